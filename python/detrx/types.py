@@ -1,0 +1,188 @@
+"""The data that flow through the runtime half: numpy only, checked at the door."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Dict, Iterator, Optional, Tuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detrx.errors import CheckpointError
+
+
+def _check_shape(where: str, name: str, array: Any, shape: Tuple[Optional[int], ...]) -> None:
+    found = getattr(array, "shape", None)
+    fits = found is not None and len(found) == len(shape)
+    if not fits or any(want is not None and want != have for want, have in zip(shape, found or ())):
+        wanted = "(" + ", ".join("_" if n is None else str(n) for n in shape) + ")"
+        raise ValueError(f"[{where}] {name} must have shape {wanted}, got {found}")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture from a source."""
+
+    image: NDArray[np.uint8]
+    """(H, W, 3) RGB, 0 to 255."""
+    index: int
+    """Counts the frames that the source produced, from 0; a gap means dropped frames."""
+    seconds: float
+    """Capture time since the source was opened (a file: its position), in seconds."""
+    name: str = ""
+    """What the source calls it: a path, or the URI without its password."""
+
+    def __post_init__(self) -> None:
+        _check_shape("Frame", "image", self.image, (None, None, 3))
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """How an image was laid on the canvas, and the way back."""
+
+    scale: Tuple[float, float]
+    """Canvas pixels to one image pixel, (vertical, horizontal): equal but for rounding to whole pixels."""
+    pad: Tuple[int, int]
+    """Empty canvas pixels (above, left of) the image."""
+    canvas: Tuple[int, int]
+    """(height, width) of the canvas in pixels."""
+    image: Tuple[int, int]
+    """(height, width) of the image in pixels."""
+
+    def undo(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Take (N, 4) corners in [0, 1] of the canvas to pixels of the image, clipped to it."""
+        height, width = self.canvas
+        top, left = self.pad
+        down, across = self.scale
+        out = np.empty_like(boxes, dtype=np.float32)
+        out[..., 0::2] = ((boxes[..., 0::2] * width - left) / across).clip(0, self.image[1])
+        out[..., 1::2] = ((boxes[..., 1::2] * height - top) / down).clip(0, self.image[0])
+        return out
+
+    def apply(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Take (N, 4) corners in pixels of the image to [0, 1] of the canvas."""
+        height, width = self.canvas
+        top, left = self.pad
+        down, across = self.scale
+        out = np.empty_like(boxes, dtype=np.float32)
+        out[..., 0::2] = (boxes[..., 0::2] * across + left) / width
+        out[..., 1::2] = (boxes[..., 1::2] * down + top) / height
+        return out
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What every backend answers: the best K of each image, best first."""
+
+    scores: NDArray[np.float32]
+    """(B, K) in [0, 1], falling."""
+    labels: NDArray[np.int64]
+    """(B, K) index into the model's class names."""
+    boxes: NDArray[np.float32]
+    """(B, K, 4) corners x0, y0, x1, y1 in [0, 1] of the canvas."""
+
+    def __post_init__(self) -> None:
+        _check_shape("Raw", "scores", self.scores, (None, None))
+        b, k = self.scores.shape
+        _check_shape("Raw", "labels", self.labels, (b, k))
+        _check_shape("Raw", "boxes", self.boxes, (b, k, 4))
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What an artefact (checkpoint, ONNX file, engine) says of the model inside it."""
+
+    model: str
+    """The name in the zoo, as "rt-n"."""
+    names: Tuple[str, ...]
+    """Class names; a label is an index into them."""
+    category_ids: Tuple[int, ...]
+    """The id of each class in the data set that the model was trained on."""
+    canvas: Tuple[int, int]
+    """(height, width) of the input in pixels, multiples of 32."""
+    mean: Tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Per channel RGB, in [0, 1]; pixels are (image / 255 - mean) / std."""
+    std: Tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Per channel RGB, in (0, 1]."""
+    licence: str = "unknown"
+    """Licence and provenance of the weights, as far as known."""
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.category_ids):
+            raise ValueError(
+                f"[ModelInfo] names and category_ids must be equally long, "
+                f"got {len(self.names)} and {len(self.category_ids)}"
+            )
+        if len(self.canvas) != 2 or any(side < 32 or side % 32 for side in self.canvas):
+            raise ValueError(f"[ModelInfo] canvas sides must be multiples of 32, got {self.canvas}")
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> ModelInfo:
+        """Read what to_json wrote.
+
+        Raises:
+            CheckpointError: not JSON, a key is missing, or a value does not fit.
+        """
+        try:
+            found: Dict[str, Any] = json.loads(text)
+            return ModelInfo(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"[ModelInfo] not a description of a detrx model: {error}") from error
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The objects found in one image, best first."""
+
+    boxes: NDArray[np.float32]
+    """(N, 4) corners x0, y0, x1, y1 in pixels of the image as it was given."""
+    scores: NDArray[np.float32]
+    """(N,) in [0, 1], falling."""
+    labels: NDArray[np.int64]
+    """(N,) index into class_names."""
+    class_names: Tuple[str, ...] = ()
+    """The names of all classes of the model."""
+    category_ids: Tuple[int, ...] = ()
+    """The data set's own id of each class."""
+    masks: Optional[NDArray[np.bool_]] = None
+    """(N, H, W), or None for a model without masks."""
+
+    def __post_init__(self) -> None:
+        n = len(self.scores)
+        _check_shape("Detections", "scores", self.scores, (n,))
+        _check_shape("Detections", "boxes", self.boxes, (n, 4))
+        _check_shape("Detections", "labels", self.labels, (n,))
+        if self.masks is not None:
+            _check_shape("Detections", "masks", self.masks, (n, None, None))
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __iter__(self) -> Iterator[Tuple[NDArray[np.float32], float, int]]:
+        """Box, score, label of each object."""
+        for box, score, label in zip(self.boxes, self.scores, self.labels):
+            yield box, float(score), int(label)
+
+    def __getitem__(self, keep: Any) -> Detections:
+        """The objects at an index array, boolean mask or slice."""
+        return Detections(
+            self.boxes[keep],
+            self.scores[keep],
+            self.labels[keep],
+            self.class_names,
+            self.category_ids,
+            None if self.masks is None else self.masks[keep],
+        )
+
+    @property
+    def names(self) -> NDArray[np.str_]:
+        """(N,) the class name of each object."""
+        table = np.array(self.class_names or [""], dtype=np.str_)
+        return table[self.labels] if self.class_names else np.array([str(i) for i in self.labels], dtype=np.str_)
+
+    def above(self, score: float) -> Detections:
+        return self[self.scores >= score]
