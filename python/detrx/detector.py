@@ -1,0 +1,254 @@
+"""The public face of running a model: pictures in, objects out."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+from pathlib import Path
+from typing import Any, Iterator, List, Optional, Sequence, Tuple, Union, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detrx.errors import ConfigError, DetrxError, DeviceError
+from detrx.images import read_image
+from detrx.preprocess import check_image, letterbox
+from detrx.runtime.backend import open_backend
+from detrx.types import Detections, Frame, Letterbox, ModelInfo, Raw
+
+Picture = Any
+"""A path, a (H, W, 3) uint8 RGB array, or a PIL image."""
+
+BUNDLED = {"demo": Path(__file__).parent / "assets" / "demo.onnx"}
+"""Models that come with the package, by name."""
+
+
+class Detector:
+    """Finds objects in pictures. Threads may share one.
+
+    Args:
+        model: an ``.onnx`` file, weights (``.safetensors``, ``.pt``, ``.pth``), a run folder, or "demo".
+        device: "auto" (a GPU where there is one), "cpu" or "cuda".
+        threads: CPU threads for one image; None leaves it to the library.
+        threshold: the least score, in [0, 1], that an answer keeps; ``Detections.above`` raises it later.
+        batch: images to one inference where a list is given; None takes the graph's own number, or 1.
+
+    Raises:
+        ConfigError: no such model, or a setting out of range.
+        CheckpointError, ExportError: the file is damaged or was not written by detrx.
+        DeviceError: "cuda" was asked for and there is none.
+        MissingBackendError: the library that runs it is not installed.
+    """
+
+    def __init__(
+        self,
+        model: Union[str, Path],
+        *,
+        device: str = "auto",
+        threads: Optional[int] = None,
+        threshold: float = 0.3,
+        batch: Optional[int] = None,
+    ) -> None:
+        if not 0 <= threshold <= 1:
+            raise ConfigError(f"[Detector] threshold must be in [0, 1], got {threshold}")
+        if batch is not None and batch < 1:
+            raise ConfigError(f"[Detector] batch must be 1 or more, got {batch}")
+        self.path = find_model(model)
+        self.threshold = threshold
+        self.dropped = 0
+        """Detections thrown away so far because the model answered with something not finite or not a class."""
+        self._backend: Any = open_backend(self.path, device=device, threads=threads)
+        self.info: ModelInfo = self._backend.info
+        self.description: str = self._backend.description
+        self._fixed: bool = self._backend.batch is not None
+        self._batch = _batch_size(self._backend.batch, batch)
+        self._process = os.getpid()
+        self._local = threading.local()
+        self._count = threading.Lock()
+
+    @overload
+    def predict(self, image: List[Any], *, bgr: bool = ...) -> List[Detections]: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def predict(self, image: object, *, bgr: bool = ...) -> Detections: ...
+
+    def predict(self, image: Any, *, bgr: bool = False) -> Union[Detections, List[Detections]]:
+        """Find the objects above ``threshold``, best first.
+
+        Args:
+            image: a path, a (H, W, 3) uint8 RGB array, a PIL image, or a list of them. Never written to.
+            bgr: arrays hold blue first, as OpenCV reads them.
+
+        Returns:
+            Detections, or a list of them for a list; an image without objects gives an empty one.
+
+        Raises:
+            TypeError, ValueError: no picture; in a list the message names the index.
+            DataError: a file that cannot be read.
+            DeviceError: the detector was closed, or made before a fork.
+        """
+        self._check_alive()
+        if not isinstance(image, (list, tuple)):
+            return self._run([to_array(image, bgr=bgr)])[0]
+        found: List[Detections] = []
+        for start in range(0, len(image), self._batch):
+            group = enumerate(image[start : start + self._batch], start)
+            found += self._run([_named(index, picture, bgr=bgr) for index, picture in group])
+        return found
+
+    def stream(
+        self, uri: Union[str, int, Path], *, timeout: float = 5.0
+    ) -> Iterator[Tuple[Frame, Detections]]:
+        """Detect on every frame of a camera, stream, video, folder or picture.
+
+        A live source gives its newest frame and drops what came while the model was busy; a file gives every frame.
+
+        Args:
+            uri: as ``detrx.live.source.open_source`` takes it: 0, "rtsp://...", "a.mp4", "photos/", "test://shapes".
+            timeout: seconds to wait for a live source to open, and for each frame.
+
+        Raises:
+            SourceError: it cannot be opened, or stops answering.
+        """
+        # The one look upwards: the live room stands on the detector, and this door into it is promised to users.
+        source = importlib.import_module("detrx.live.source").open_source(uri, timeout=timeout)
+        with source:
+            for frame in source:
+                yield frame, self.predict(frame.image)
+
+    def warmup(self, *, runs: int = 3) -> None:
+        """Run on grey a few times, so that the first real picture is not the slow one."""
+        image = np.full((*self.info.canvas, 3), 114, np.uint8)
+        for _ in range(runs):
+            self._run([image])
+
+    def prepare(self, images: Sequence[NDArray[np.uint8]]) -> Tuple[NDArray[np.float32], List[Letterbox]]:
+        """Letterbox at most one batch of checked images into this thread's own memory, valid until its next call."""
+        pixels = self._pixels()
+        boxes = [
+            letterbox(
+                image, canvas=self.info.canvas, mean=self.info.mean, std=self.info.std, out=pixels[index]
+            )[1]
+            for index, image in enumerate(images)
+        ]
+        return (pixels if self._fixed else pixels[: len(images)]), boxes
+
+    def infer(self, pixels: NDArray[np.float32]) -> Raw:
+        """Run prepared pixels (B, 3, h, w) through the model."""
+        self._check_alive()
+        raw: Raw = self._backend.infer(pixels)
+        return raw
+
+    def finish(self, raw: Raw, index: int, box: Letterbox) -> Detections:
+        """The detections of one image of a batch, in pixels of that image."""
+        scores, labels, boxes = raw.scores[index], raw.labels[index], raw.boxes[index]
+        sound = np.isfinite(scores) & np.isfinite(boxes).all(axis=1)
+        sound &= (labels >= 0) & (labels < len(self.info.names))
+        if not sound.all():
+            with self._count:
+                self.dropped += int((~sound).sum())
+        keep = np.flatnonzero(sound & (scores >= self.threshold))
+        keep = keep[np.argsort(-scores[keep], kind="stable")]
+        return Detections(
+            box.undo(boxes[keep]),
+            scores[keep].astype(np.float32),
+            labels[keep].astype(np.int64),
+            self.info.names,
+            self.info.category_ids,
+        )
+
+    def close(self) -> None:
+        """Give the model's memory back. Closing twice does nothing."""
+        backend, self._backend = self._backend, None
+        if backend is not None:
+            backend.close()
+
+    def __enter__(self) -> Detector:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._backend is None else self.description
+        return f"<Detector {self.info.model} of {len(self.info.names)} classes, {state}>"
+
+    def _run(self, images: Sequence[NDArray[np.uint8]]) -> List[Detections]:
+        """At most one batch."""
+        pixels, boxes = self.prepare(images)
+        raw = self.infer(pixels)
+        return [self.finish(raw, index, box) for index, box in enumerate(boxes)]
+
+    def _pixels(self) -> NDArray[np.float32]:
+        pixels: Optional[NDArray[np.float32]] = getattr(self._local, "pixels", None)
+        if pixels is None:
+            pixels = np.zeros((self._batch, 3, *self.info.canvas), np.float32)
+            self._local.pixels = pixels
+        return pixels
+
+    def _check_alive(self) -> None:
+        if self._backend is None:
+            raise DeviceError("[Detector] it was closed; make a new Detector")
+        if self._process != os.getpid():
+            raise DeviceError(
+                f"[Detector] it was made in process {self._process} and does not survive a fork; "
+                f"make one in each process, or start them with multiprocessing's 'spawn'"
+            )
+
+
+def find_model(model: Union[str, Path]) -> Path:
+    """A model file from a path, a run folder or the name of a bundled model.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = BUNDLED.get(str(model), Path(model))
+    if path.is_dir():
+        for name in ("best.safetensors", "last.safetensors", "best.onnx"):
+            if (path / name).is_file():
+                return path / name
+        raise ConfigError(
+            f"[Detector] {path} holds no best.safetensors or last.safetensors; name the model file"
+        )
+    if path.is_file():
+        return path
+    if str(model) in BUNDLED:
+        raise ConfigError(
+            f"[Detector] this installation lacks the bundled model {path}; `pip install --force-reinstall .`"
+        )
+    raise ConfigError(
+        f"[Detector] no such model: {model}. Give an .onnx or .safetensors file, a run folder, or "
+        f"{', '.join(map(repr, BUNDLED))}; `detrx train --data DATA --model rt-n` makes one"
+    )
+
+
+def to_array(picture: Picture, *, bgr: bool = False) -> NDArray[np.uint8]:
+    """Read a path, PIL image or array as (H, W, 3) uint8 RGB.
+
+    Raises:
+        TypeError, ValueError: no picture.
+        DataError: a file that cannot be read.
+    """
+    if isinstance(picture, (str, Path)):
+        return read_image(Path(picture))
+    if type(picture).__module__.partition(".")[0] == "PIL":
+        upright = importlib.import_module("PIL.ImageOps").exif_transpose(picture)
+        return np.asarray(upright.convert("RGB"))
+    if isinstance(picture, np.ndarray) and bgr and picture.ndim == 3:
+        picture = picture[..., ::-1]
+    return check_image(picture, where="Detector.predict")
+
+
+def _named(index: int, picture: Picture, *, bgr: bool) -> NDArray[np.uint8]:
+    """The same, with the index in what it raises."""
+    try:
+        return to_array(picture, bgr=bgr)
+    except (TypeError, ValueError, DetrxError) as error:
+        raise type(error)(f"image {index} of the list: {error}") from error
+
+
+def _batch_size(fixed: Optional[int], asked: Optional[int]) -> int:
+    if fixed is not None and asked is not None and asked > fixed:
+        raise ConfigError(f"[Detector] the graph takes {fixed} images to a call, batch={asked} was asked for")
+    return fixed or asked or 1

@@ -1,0 +1,161 @@
+"""From a picture to the model's pixels: one geometry for training, running and exporting."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any, Optional, Sequence, Tuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detrx.errors import MissingBackendError
+from detrx.types import Letterbox
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+PAD_VALUE = 114
+"""Grey of the empty canvas, 0 to 255, before normalisation."""
+
+
+def _cv2() -> ModuleType:
+    try:
+        import cv2
+    except ImportError as error:
+        raise MissingBackendError(
+            "OpenCV (cv2)",
+            'Install it with `pip install "detrx[cpu]"`; on a Jetson use the system\'s python3-opencv.',
+        ) from error
+    return cv2  # type: ignore[no-any-return]
+
+
+def check_image(image: Any, *, where: str = "letterbox") -> NDArray[np.uint8]:
+    """Refuse what is no (H, W, 3) uint8 array; the answer is C-contiguous and may share memory with ``image``.
+
+    Raises:
+        TypeError: not an array, or its type is not uint8.
+        ValueError: the shape is not (H, W, 3), or a side is empty.
+    """
+    if not isinstance(image, np.ndarray):
+        raise TypeError(f"[{where}] an image must be a (H, W, 3) uint8 array, got {type(image).__name__}")
+    if image.dtype != np.uint8:
+        raise TypeError(
+            f"[{where}] an image must be uint8 in 0 to 255, got {image.dtype}; "
+            f"for floats in [0, 1] pass `(image * 255).round().astype(np.uint8)`"
+        )
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(
+            f"[{where}] an image must have shape (H, W, 3) RGB, got {image.shape}; "
+            f"a batch is given as a list, grey as `np.dstack([grey] * 3)`"
+        )
+    if 0 in image.shape:
+        raise ValueError(f"[{where}] an image must hold at least one pixel, got shape {image.shape}")
+    return np.ascontiguousarray(image)
+
+
+def plan(image: Tuple[int, int], *, canvas: Tuple[int, int]) -> Letterbox:
+    """Where an image of (height, width) pixels goes on a canvas: aspect kept, centred, rounded to whole pixels.
+
+    Raises:
+        ValueError: a side is not positive.
+    """
+    if min(image) < 1 or min(canvas) < 1:
+        raise ValueError(f"[letterbox] sides must be positive, got image {image} and canvas {canvas}")
+    scale = min(canvas[0] / image[0], canvas[1] / image[1])
+    inner = [min(side, max(1, round(length * scale))) for side, length in zip(canvas, image)]
+    return Letterbox(
+        scale=(inner[0] / image[0], inner[1] / image[1]),
+        pad=((canvas[0] - inner[0]) // 2, (canvas[1] - inner[1]) // 2),
+        canvas=(int(canvas[0]), int(canvas[1])),
+        image=(int(image[0]), int(image[1])),
+    )
+
+
+def _window(box: Letterbox) -> Tuple[slice, slice]:
+    """The rows and columns of the canvas that the image covers."""
+    height, width = (round(length * scale) for length, scale in zip(box.image, box.scale))
+    return slice(box.pad[0], box.pad[0] + height), slice(box.pad[1], box.pad[1] + width)
+
+
+def _resize(image: NDArray[np.uint8], rows: slice, columns: slice) -> NDArray[np.uint8]:
+    size = (columns.stop - columns.start, rows.stop - rows.start)
+    if (image.shape[1], image.shape[0]) == size:
+        return image
+    cv2 = _cv2()
+    resized: NDArray[np.uint8] = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    return resized
+
+
+def letterbox_image(
+    image: NDArray[np.uint8], *, canvas: Tuple[int, int]
+) -> Tuple[NDArray[np.uint8], Letterbox]:
+    """Lay an image on a grey canvas, bilinear, aspect kept, centred.
+
+    Args:
+        image: (H, W, 3) uint8, never written to.
+        canvas: (height, width) in pixels.
+
+    Returns:
+        (h, w, 3) uint8 of its own memory, and the way back.
+
+    Raises:
+        TypeError, ValueError: as :func:`check_image` says.
+    """
+    image = check_image(image)
+    box = plan(image.shape[:2], canvas=canvas)
+    rows, columns = _window(box)
+    out = np.full((*box.canvas, 3), PAD_VALUE, np.uint8)
+    out[rows, columns] = _resize(image, rows, columns)
+    return out, box
+
+
+def letterbox(
+    image: NDArray[np.uint8],
+    *,
+    canvas: Tuple[int, int],
+    mean: Sequence[float] = MEAN,
+    std: Sequence[float] = STD,
+    out: Optional[NDArray[np.float32]] = None,
+) -> Tuple[NDArray[np.float32], Letterbox]:
+    """The same as :func:`letterbox_image`, then (image / 255 - mean) / std, channels first.
+
+    Only the covered window is normalised, plane by plane and in place: at a 320 canvas from 640 x 480 about 0.2 ms
+    of one core.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, never written to.
+        canvas: (height, width) in pixels.
+        mean: per channel, in [0, 1].
+        std: per channel, in (0, 1].
+        out: (3, h, w) float32 to write to, made where it is None.
+
+    Returns:
+        (3, h, w) float32, and the way back.
+
+    Raises:
+        TypeError, ValueError: as :func:`check_image` says, or ``out`` does not fit.
+    """
+    image = check_image(image)
+    box = plan(image.shape[:2], canvas=canvas)
+    if out is None:
+        out = np.empty((3, *box.canvas), np.float32)
+    elif out.shape != (3, *box.canvas) or out.dtype != np.float32:
+        raise ValueError(f"[letterbox] out must be float32 {(3, *box.canvas)}, got {out.dtype} {out.shape}")
+    rows, columns = _window(box)
+    inner = _resize(image, rows, columns)
+    planes = _cv2().split(inner)
+    for channel, plane in enumerate(planes):
+        scale = np.float32(1 / (255 * std[channel]))
+        shift = np.float32(-mean[channel] / std[channel])
+        _fill_border(out[channel], rows, columns, np.float32(PAD_VALUE) * scale + shift)
+        window = out[channel, rows, columns]
+        np.copyto(window, plane)
+        window *= scale
+        window += shift
+    return out, box
+
+
+def _fill_border(plane: NDArray[np.float32], rows: slice, columns: slice, value: np.float32) -> None:
+    plane[: rows.start] = value
+    plane[rows.stop :] = value
+    plane[rows, : columns.start] = value
+    plane[rows, columns.stop :] = value

@@ -1,0 +1,67 @@
+"""The one face of everything that runs a model."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Optional, Protocol, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detrx.errors import ConfigError
+from detrx.types import ModelInfo, Raw
+
+DEVICES = ("auto", "cpu", "cuda")
+WEIGHTS = (".safetensors", ".pt", ".pth")
+
+
+class Backend(Protocol):
+    """A loaded model. ``infer`` may be called from several threads at once."""
+
+    info: ModelInfo
+    """What the model is."""
+    description: str
+    """Library, version and device, for people."""
+    batch: Optional[int]
+    """Images to one call, or None where any number will do."""
+
+    def infer(self, pixels: NDArray[np.float32]) -> Raw:
+        """Run (B, 3, h, w) float32 normalised pixels; the answer holds its own memory."""
+        ...
+
+    def close(self) -> None:
+        """Give the model's memory back; later calls of ``infer`` are the caller's mistake."""
+        ...
+
+
+def open_backend(path: Union[str, Path], *, device: str = "auto", threads: Optional[int] = None) -> Backend:
+    """Choose the runtime by the file that it runs: ``.onnx``, or weights in ``.safetensors``, ``.pt``, ``.pth``.
+
+    Args:
+        path: the model.
+        device: "auto" (a GPU where there is one), "cpu" or "cuda" (an error where there is none).
+        threads: CPU threads for one call; None leaves it to the library.
+
+    Raises:
+        ConfigError: no such file, a suffix or device that detrx does not know, or ``threads`` below 1.
+    """
+    path = Path(path)
+    if device not in DEVICES:
+        raise ConfigError(f"[open_backend] device must be one of {', '.join(DEVICES)}, got {device!r}")
+    if threads is not None and threads < 1:
+        raise ConfigError(f"[open_backend] threads must be 1 or more, got {threads}")
+    room = {".onnx": "detrx.runtime.onnx", **dict.fromkeys(WEIGHTS, "detrx.runtime.torch")}.get(
+        path.suffix.lower()
+    )
+    if room is None:
+        raise ConfigError(
+            f"[open_backend] a model must end in .onnx, {', '.join(WEIGHTS)}, got {path.name!r}; "
+            f"make one with `detrx export`"
+        )
+    if not path.is_file():
+        raise ConfigError(
+            f"[open_backend] no such file: {path}; `detrx train` and `detrx export` write models"
+        )
+    opened: Backend = importlib.import_module(room).open_model(path, device=device, threads=threads)
+    return opened

@@ -1,0 +1,126 @@
+"""ONNX Runtime: the backend that works everywhere."""
+
+from __future__ import annotations
+
+import logging
+import mmap
+from pathlib import Path
+from types import ModuleType
+from typing import Any, List, Optional
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detrx.errors import DeviceError, ExportError, MissingBackendError
+from detrx.types import ModelInfo, Raw
+
+log = logging.getLogger(__name__)
+
+OUTPUTS = ("scores", "labels", "boxes")
+METADATA_KEY = "detrx"
+REMEDY = "write it with `detrx export WEIGHTS --to onnx`"
+# The key of an external tensor's place as protobuf writes it: field 1, eight bytes.
+_EXTERNAL = b"\n\x08location"
+
+
+class OnnxBackend:
+    """A graph that ends in boxes, with its description in the metadata. ONNX Runtime lets threads share a session."""
+
+    def __init__(self, path: Path, *, device: str = "auto", threads: Optional[int] = None) -> None:
+        ort = _onnxruntime()
+        _refuse_external_data(path)
+        self._session: Any = _open_session(ort, path, _providers(ort, device), threads)
+        self.info = _read_info(self._session, path)
+        self.batch: Optional[int] = _check_graph(self._session, self.info, path)
+        provider = self._session.get_providers()[0].replace("ExecutionProvider", "")
+        self.description = f"ONNX Runtime {ort.__version__} on {provider}"
+
+    def infer(self, pixels: NDArray[np.float32]) -> Raw:
+        scores, labels, boxes = self._session.run(OUTPUTS, {"pixels": pixels})
+        return Raw(scores, labels, boxes)
+
+    def close(self) -> None:
+        self._session = None
+
+
+def open_model(path: Path, *, device: str, threads: Optional[int]) -> OnnxBackend:
+    """What :func:`detrx.runtime.backend.open_backend` calls for ``.onnx``.
+
+    Raises:
+        ExportError: not a graph that detrx wrote, or damaged.
+        DeviceError: "cuda" was asked for and this ONNX Runtime has none.
+        MissingBackendError: onnxruntime is not installed.
+    """
+    return OnnxBackend(path, device=device, threads=threads)
+
+
+def _onnxruntime() -> ModuleType:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingBackendError("ONNX Runtime", 'Install it with `pip install "detrx[cpu]"`.') from error
+    return onnxruntime  # type: ignore[no-any-return]
+
+
+def _providers(ort: ModuleType, device: str) -> List[str]:
+    has_cuda = "CUDAExecutionProvider" in ort.get_available_providers()
+    if device == "cuda" and not has_cuda:
+        raise DeviceError(
+            "[OnnxBackend] device 'cuda' needs an ONNX Runtime built for it, and this one has "
+            f"{', '.join(ort.get_available_providers())}; `pip install onnxruntime-gpu`, or pass device='cpu'"
+        )
+    use_cuda = has_cuda and device != "cpu"
+    return ["CUDAExecutionProvider", "CPUExecutionProvider"] if use_cuda else ["CPUExecutionProvider"]
+
+
+def _refuse_external_data(path: Path) -> None:
+    """Weights beside the file could point anywhere on the disk; detrx never writes them so."""
+    if path.stat().st_size == 0:
+        raise ExportError(f"[OnnxBackend] {path} is empty; {REMEDY}")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if content.find(_EXTERNAL) >= 0:
+            raise ExportError(
+                f"[OnnxBackend] {path} keeps tensors in other files, which detrx refuses; {REMEDY}"
+            )
+
+
+def _open_session(ort: ModuleType, path: Path, providers: List[str], threads: Optional[int]) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        session = ort.InferenceSession(str(path), options, providers=providers)
+    # ONNX Runtime's own exceptions share no base class below Exception.
+    except Exception as error:
+        raise ExportError(f"[OnnxBackend] {path} cannot be opened: {error}; {REMEDY}") from error
+    if providers[0] not in session.get_providers():
+        log.warning("ONNX Runtime could not start %s and runs on the CPU", providers[0])
+    return session
+
+
+def _read_info(session: Any, path: Path) -> ModelInfo:
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if text is None:
+        raise ExportError(f"[OnnxBackend] {path} has no class names (metadata {METADATA_KEY!r}); {REMEDY}")
+    try:
+        return ModelInfo.from_json(text)
+    except ValueError as error:
+        raise ExportError(f"[OnnxBackend] {path} has a damaged description: {error}; {REMEDY}") from error
+
+
+def _check_graph(session: Any, info: ModelInfo, path: Path) -> Optional[int]:
+    """The fixed batch of the graph, or None."""
+    inputs = session.get_inputs()
+    outputs = {output.name for output in session.get_outputs()}
+    if [entry.name for entry in inputs] != ["pixels"] or not outputs.issuperset(OUTPUTS):
+        raise ExportError(
+            f"[OnnxBackend] {path} must take 'pixels' and give {', '.join(OUTPUTS)}, it takes "
+            f"{', '.join(entry.name for entry in inputs)} and gives {', '.join(sorted(outputs))}; {REMEDY}"
+        )
+    shape = inputs[0].shape
+    if list(shape[1:]) != [3, *info.canvas]:
+        raise ExportError(f"[OnnxBackend] {path} takes {shape} but says canvas {info.canvas}; {REMEDY}")
+    return shape[0] if isinstance(shape[0], int) else None

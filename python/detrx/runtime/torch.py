@@ -1,0 +1,94 @@
+"""PyTorch: runs weights as they are, on the CPU or on a CUDA device."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detrx.errors import DeviceError, MissingBackendError
+from detrx.types import Raw
+
+log = logging.getLogger(__name__)
+
+TOP = 300
+"""The most detections of an image that are decoded."""
+
+
+class TorchBackend:
+    """The eager model. One call at a time: a lock keeps threads apart."""
+
+    batch: Optional[int] = None
+
+    def __init__(self, path: Path, *, device: str = "auto", threads: Optional[int] = None) -> None:
+        self._torch = _torch()
+        from detrx.models.checkpoint import load_model
+        from detrx.models.head import decode
+
+        self._device = _choose(self._torch, device)
+        if threads is not None:
+            self._torch.set_num_threads(threads)
+        model, self.info = load_model(path)
+        layout = self._torch.channels_last
+        self._model: Any = model.eval().to(device=self._device, memory_format=layout)
+        self._decode = decode
+        self._lock = threading.Lock()
+        self.description = f"PyTorch {self._torch.__version__} on {self._device}"
+
+    def infer(self, pixels: NDArray[np.float32]) -> Raw:
+        torch = self._torch
+        try:
+            with self._lock, torch.inference_mode():
+                batch = torch.from_numpy(pixels).to(self._device, memory_format=torch.channels_last)
+                found = self._model(batch)
+                top = min(TOP, found.logits.shape[-2] * found.logits.shape[-1])
+                answer = self._decode(found.logits[-1].float(), found.boxes[-1].float(), top=top)
+                scores, labels, boxes = (tensor.cpu().numpy() for tensor in answer)
+        except torch.cuda.OutOfMemoryError as error:
+            raise DeviceError(
+                f"[TorchBackend] {self._device} is out of memory for {pixels.shape}: {error}"
+            ) from error
+        return Raw(scores, labels.astype(np.int64, copy=False), boxes)
+
+    def close(self) -> None:
+        self._model = None
+
+
+def open_model(path: Path, *, device: str, threads: Optional[int]) -> TorchBackend:
+    """What :func:`detrx.runtime.backend.open_backend` calls for weights.
+
+    Raises:
+        CheckpointError: the weights cannot be read.
+        DeviceError: "cuda" was asked for and there is none.
+        MissingBackendError: torch is not installed.
+    """
+    return TorchBackend(path, device=device, threads=threads)
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingBackendError(
+            "PyTorch",
+            'Install it with `pip install "detrx[train]"`, or export the weights to ONNX on another machine.',
+        ) from error
+    return torch
+
+
+def _choose(torch: Any, device: str) -> str:
+    if device == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        raise DeviceError(
+            "[TorchBackend] device 'cuda' was asked for and PyTorch finds none; "
+            "see `nvidia-smi` and `detrx doctor`, or pass device='cpu'"
+        )
+    log.info("no CUDA device, running on the CPU")
+    return "cpu"
