@@ -1,0 +1,69 @@
+# Each target works on a fresh clone: it makes .venv (unless a virtual environment is active) and installs what it needs.
+#   make demo    a detection loop on the synthetic camera, without GPU, camera or network
+#   make test    the whole test suite
+#   make lint    ruff, clang-format, mypy, the architecture test
+#   make bench   the benchmarks; the results go to benchmarks/results
+#   make gpu     on a machine with CUDA, without network: build, CUDA tests, CUDA benchmarks
+#   make xavier  compile the CUDA kernels for sm_72 (Jetson Xavier)
+# Another interpreter: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV ?= $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
+BIN := $(VENV)/bin
+TEST_FLAGS ?= -n 2
+STAMP := $(shell date +%Y-%m-%d)
+NATIVE := $(shell find csrc cmake -type f) CMakeLists.txt pyproject.toml
+CUDA_KERNELS := $(wildcard csrc/cuda/*.cu)
+
+.PHONY: demo test lint format bench gpu xavier clean
+
+demo: $(VENV)/.detrx-cpu
+	$(BIN)/detrx demo
+
+test: $(VENV)/.detrx-dev
+	$(BIN)/python -m pytest $(TEST_FLAGS)
+
+lint: $(VENV)/.detrx-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh' | xargs $(BIN)/clang-format --dry-run -Werror
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+format: $(VENV)/.detrx-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh' | xargs $(BIN)/clang-format -i
+
+bench: $(VENV)/.detrx-dev
+	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-json=benchmarks/results/$(STAMP)-cpu.json
+
+# On the Python that already holds torch, numpy, pybind11, scikit-build-core, CMake, ninja, pytest and pytest-benchmark.
+gpu:
+	$(PYTHON) -m pip install --no-build-isolation --no-deps $(PIP_FLAGS) .
+	DETRX_REQUIRE=cuda $(PYTHON) -m pytest tests --only-needs cuda
+	DETRX_REQUIRE=cuda $(PYTHON) -m pytest benchmarks --only-needs cuda --benchmark-enable --benchmark-only \
+	  --benchmark-json=benchmarks/results/$(STAMP)-$$($(PYTHON) -c "import torch; print(torch.cuda.get_device_name().replace(' ', '-').lower())").json
+
+xavier:
+ifeq ($(CUDA_KERNELS),)
+	@echo "make xavier: this version has no CUDA kernels (csrc/cuda), so there is nothing to compile for sm_72." >&2; exit 1
+else
+	cmake -S . -B build/xavier -DDETRX_CUDA=ON -DDETRX_TENSORRT=OFF -DCMAKE_CUDA_ARCHITECTURES=72 \
+	  -Dpybind11_DIR=$$($(PYTHON) -m pybind11 --cmakedir)
+	cmake --build build/xavier --parallel
+endif
+
+clean:
+	rm -rf build dist .venv .nox .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.detrx-cpu: $(VENV)/bin/python $(NATIVE)
+	$(BIN)/python -m pip install --disable-pip-version-check -e ".[cpu]"
+	@touch $@
+
+$(VENV)/.detrx-dev: $(VENV)/bin/python $(NATIVE)
+	$(BIN)/python -m pip install --disable-pip-version-check -e ".[dev]"
+	@touch $@ $(VENV)/.detrx-cpu
