@@ -1,0 +1,182 @@
+"""The pure ONNX graph: pixels in, the best boxes out, in operators that every runtime knows."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detrx.errors import ExportError, MissingBackendError
+from detrx.models.head import decode
+from detrx.types import ModelInfo
+
+log = logging.getLogger(__name__)
+
+INPUT = "pixels"
+OUTPUTS = ("scores", "labels", "boxes")
+OPSET = 17
+"""GridSample of opset 20 and later runs as nearest in some TensorRT; 17 is the first with LayerNormalization."""
+MOST = 300
+"""The most detections of an image unless asked for more; TensorRT's TopK ends at 3840."""
+FORBIDDEN = frozenset({"GridSample", "Loop", "If", "Scan", "NonZero", "NonMaxSuppression", "Einsum"})
+"""Operators that a runtime among those we serve runs wrongly, slowly or not at all."""
+
+
+class _BoxGraph(nn.Module):
+    """The model with its decoding, so that the graph ends in boxes."""
+
+    def __init__(self, model: nn.Module, top: int) -> None:
+        super().__init__()
+        self.model = model
+        self.top = top
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        found = self.model(pixels)
+        return decode(found.logits[-1], found.boxes[-1], top=self.top)
+
+
+def write_onnx(
+    model: nn.Module,
+    info: ModelInfo,
+    path: Path,
+    *,
+    batch: int | None = 1,
+    top: int | None = None,
+    opset: int = OPSET,
+) -> Path:
+    """Write a model as one ONNX file that carries its own description.
+
+    The graph takes "pixels" (B, 3, h, w) float32 and gives "scores" (B, K), "labels" (B, K) int64 and "boxes"
+    (B, K, 4), corners in [0, 1] of the canvas, best first. The model is not changed.
+
+    Args:
+        model: in eval mode it answers (B, 3, h, w) with Outputs; its ``fuse()``, if it has one, folds branches.
+        info: goes into the metadata; its canvas is the size of the input.
+        path: the file to write; one there is replaced.
+        batch: images to one call, or None for any number.
+        top: K, detections of an image; None for one a query, at most 300.
+        opset: 16 or 17.
+
+    Raises:
+        ExportError: the model cannot be traced, or the graph holds what the pure graph must not.
+        MissingBackendError: onnx is not installed.
+    """
+    if opset not in (16, 17):
+        raise ExportError(
+            f"[write_onnx] opset must be 16 or 17, got {opset}; later ones change what operators mean"
+        )
+    onnx = _onnx()
+    ready = _prepare(model)
+    pixels = torch.zeros(batch or 2, 3, *info.canvas)
+    graph = _BoxGraph(ready, top or _queries(ready, pixels[:1]))
+    traced = _trace(graph, pixels, dynamic=batch is None, opset=opset)
+    tidy = _simplify(onnx.load_from_string(traced))
+    _describe(tidy, info, batch=batch, top=graph.top)
+    _refuse_impure(tidy)
+    try:
+        onnx.checker.check_model(tidy, full_check=True)
+    except Exception as error:  # the checker's and the shape inference's errors share no base class
+        raise ExportError(f"[write_onnx] the graph of {info.model} is not valid ONNX: {error}") from error
+    Path(path).write_bytes(tidy.SerializeToString())
+    return Path(path)
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingBackendError("onnx", 'Export needs it: pip install "detrx[train]"') from error
+    return onnx
+
+
+def _prepare(model: nn.Module) -> nn.Module:
+    """A copy on the CPU, in float32 and eval mode, with its branches folded and its convolutions normalised."""
+    ready = copy.deepcopy(model).to("cpu", torch.float32).eval()
+    fuse = getattr(ready, "fuse", None)
+    if callable(fuse):
+        with torch.no_grad():
+            fused = fuse()
+        ready = fused if isinstance(fused, nn.Module) else ready
+    return ready.requires_grad_(False)
+
+
+def _queries(model: nn.Module, pixels: Tensor) -> int:
+    with torch.inference_mode():
+        found = model(pixels)
+    return min(MOST, int(found.logits.shape[-2]))
+
+
+def _trace(graph: nn.Module, pixels: Tensor, *, dynamic: bool, opset: int) -> bytes:
+    axes = {name: {0: "batch"} for name in (INPUT, *OUTPUTS)} if dynamic else None
+    out = io.BytesIO()
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            # The tracing exporter is announced as deprecated; it needs no further package, writes opset 17 itself
+            # and is measured to give the smaller graph. Tracing warns of every size that becomes a constant.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                graph,
+                (pixels,),
+                out,  # type: ignore[arg-type]  # the tracing exporter takes a file object
+                input_names=[INPUT],
+                output_names=list(OUTPUTS),
+                dynamic_axes=axes,
+                opset_version=opset,
+                dynamo=False,
+            )
+    except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
+        raise ExportError(f"[write_onnx] the model cannot be traced: {error}") from error
+    return out.getvalue()
+
+
+def _simplify(model: Any) -> Any:
+    try:
+        import onnxslim
+    except ImportError:
+        log.warning("onnxslim is not installed: the graph keeps constants unfolded (pip install onnxslim)")
+        return model
+    return onnxslim.slim(model)
+
+
+def _describe(model: Any, info: ModelInfo, *, batch: int | None, top: int) -> None:
+    """Write the metadata and the shapes of the input and the outputs."""
+    onnx = _onnx()
+    del model.metadata_props[:]
+    plain = {
+        "detrx": info.to_json(),
+        "names": json.dumps(list(info.names)),
+        "ids": json.dumps(list(info.category_ids)),
+        "canvas": json.dumps(list(info.canvas)),
+        "mean": json.dumps(list(info.mean)),
+        "std": json.dumps(list(info.std)),
+    }
+    onnx.helper.set_model_props(model, plain)
+    model.producer_name, model.graph.name, model.doc_string = "detrx", info.model, ""
+    first = "batch" if batch is None else batch
+    shapes = {"scores": [first, top], "labels": [first, top], "boxes": [first, top, 4]}
+    for output in model.graph.output:
+        kind = output.type.tensor_type.elem_type
+        output.CopyFrom(onnx.helper.make_tensor_value_info(output.name, kind, shapes[output.name]))
+
+
+def _refuse_impure(model: Any) -> None:
+    """Raise for operators that the pure graph must not hold, and for weights outside the file."""
+    bad = sorted(
+        {n.op_type for n in model.graph.node if n.op_type in FORBIDDEN or n.domain not in ("", "ai.onnx")}
+    )
+    if bad:
+        raise ExportError(
+            f"[write_onnx] the pure graph must not hold {', '.join(bad)}; write the model in plain tensor operators"
+        )
+    outside = [t.name for t in model.graph.initializer if t.data_location == _onnx().TensorProto.EXTERNAL]
+    if outside:
+        raise ExportError(
+            f"[write_onnx] weights must lie in the file, found outside: {', '.join(outside[:5])}"
+        )

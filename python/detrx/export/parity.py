@@ -1,0 +1,152 @@
+"""The gate of every export: the same pictures through the model and through what was written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detrx.errors import ExportError
+from detrx.preprocess import letterbox
+from detrx.runtime.backend import Backend
+from detrx.types import ModelInfo, Raw
+
+SCORE_LIMIT = 1e-3
+BOX_LIMIT = 0.5
+"""Pixels of the canvas."""
+AP_LIMIT = 0.005
+FLOOR = 0.01
+"""Detections below this score may sit anywhere, but for the best of each image."""
+BEST = 20
+
+
+class ParityError(ExportError):
+    """What was written does not answer as the model does."""
+
+    def __init__(self, message: str, report: ParityReport) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+@dataclass(frozen=True)
+class ImageParity:
+    """One picture's largest differences."""
+
+    name: str
+    score: float
+    """In [0, 1]."""
+    box: float
+    """Pixels of the canvas; infinite where a detection has no counterpart of its class."""
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """How far two backends are apart."""
+
+    reference: str
+    exported: str
+    images: tuple[ImageParity, ...]
+    ap: tuple[float, float] | None = None
+    """Of the reference and of the exported model on a data set, where one was given."""
+    score_limit: float = SCORE_LIMIT
+    box_limit: float = BOX_LIMIT
+    ap_limit: float = AP_LIMIT
+
+    @property
+    def score(self) -> float:
+        return max((one.score for one in self.images), default=float("inf"))
+
+    @property
+    def box(self) -> float:
+        return max((one.box for one in self.images), default=float("inf"))
+
+    @property
+    def passed(self) -> bool:
+        """Written so that a NaN does not pass."""
+        near = self.score <= self.score_limit and self.box <= self.box_limit
+        return near and (self.ap is None or self.ap[0] - self.ap[1] <= self.ap_limit)
+
+    def table(self, rows: int = 5) -> str:
+        """The largest differences first, as text."""
+        worst = sorted(self.images, key=_distance, reverse=True)[:rows]
+        lines = [f"{'picture':<24} {'score':>9} {'box (px)':>9}"]
+        lines += [f"{one.name[-24:]:<24} {one.score:9.2e} {one.box:9.3f}" for one in worst]
+        lines.append(f"{'limit':<24} {self.score_limit:9.2e} {self.box_limit:9.3f}")
+        if self.ap is not None:
+            lines.append(f"AP {self.ap[0]:.4f} ({self.reference}), {self.ap[1]:.4f} ({self.exported})")
+        return "\n".join(lines)
+
+
+def _distance(one: ImageParity) -> float:
+    far = max(one.score / SCORE_LIMIT, one.box / BOX_LIMIT)
+    return far if far == far else float("inf")
+
+
+def check(
+    reference: Backend,
+    exported: Backend,
+    images: Iterable[tuple[str, NDArray[np.uint8]]],
+) -> ParityReport:
+    """Run pictures through both and compare what they find.
+
+    Args:
+        reference: the model that is to be matched.
+        exported: its canvas and its way of batching are used.
+        images: name and (H, W, 3) uint8 RGB of each picture.
+
+    Raises:
+        ExportError: there is no picture.
+    """
+    named = list(images)
+    if not named:
+        raise ExportError("[check] the parity gate needs at least one picture, got none; pass images or data")
+    rows: list[ImageParity] = []
+    size = exported.batch or min(2, len(named))
+    for start in range(0, len(named), size):
+        part = named[start : start + size]
+        pixels = _pixels([image for _, image in part], exported.info, size)
+        one, other = reference.infer(pixels), exported.infer(pixels)
+        rows += [
+            ImageParity(name, *compare(_at(one, i), _at(other, i), canvas=exported.info.canvas))
+            for i, (name, _) in enumerate(part)
+        ]
+    return ParityReport(reference.description, exported.description, tuple(rows))
+
+
+def _pixels(images: Sequence[NDArray[np.uint8]], info: ModelInfo, size: int) -> NDArray[np.float32]:
+    """(size, 3, h, w), the last image again where there are too few."""
+    ready = [letterbox(i, canvas=info.canvas, mean=info.mean, std=info.std)[0] for i in images]
+    return np.stack(ready + [ready[-1]] * (size - len(ready)))
+
+
+def _at(raw: Raw, i: int) -> Raw:
+    return Raw(raw.scores[i : i + 1], raw.labels[i : i + 1], raw.boxes[i : i + 1])
+
+
+def compare(one: Raw, other: Raw, *, canvas: tuple[int, int]) -> tuple[float, float]:
+    """The largest difference in score and, in pixels of the canvas, in boxes, of the answers to one image.
+
+    Scores are compared rank by rank, which near ties cannot disturb. A box is compared with the nearest box of its
+    class in the other answer, both ways round, so that neither a swapped rank nor a class change goes wrong.
+    """
+    many = min(one.scores.shape[1], other.scores.shape[1])
+    score = np.abs(one.scores[0, :many] - other.scores[0, :many]).max(initial=0.0)
+    if not (np.isfinite(other.scores).all() and np.isfinite(other.boxes).all()):
+        return float("nan"), float("nan")
+    slack = 2 * float(score)
+    return float(score), max(_farthest(one, other, canvas, slack), _farthest(other, one, canvas, slack))
+
+
+def _farthest(one: Raw, other: Raw, canvas: tuple[int, int], slack: float) -> float:
+    """The largest distance in pixels from a box that counts to the nearest of its class."""
+    scores = one.scores[0]
+    # What scores about as low as the last of the other answer may be cut off there.
+    last = float(other.scores[0, -1]) + slack if len(other.scores[0]) else 1.0
+    counts = (scores >= FLOOR) | (np.arange(len(scores)) < BEST)
+    counts &= (scores > last) | (len(scores) < other.scores.shape[1])
+    size = np.array([canvas[1], canvas[0]] * 2, dtype=np.float32)
+    gap = np.abs((one.boxes[0][counts, None] - other.boxes[0][None]) * size).max(-1)
+    gap[one.labels[0][counts, None] != other.labels[0][None]] = np.inf
+    return float(gap.min(axis=1, initial=np.inf).max(initial=0.0))
