@@ -44,3 +44,7 @@ class MissingBackendError(DetrxError, ImportError):
 
     def __init__(self, backend: str, remedy: str) -> None:
         super().__init__(f"{backend} is not available here. {remedy}")
+
+
+class TrainingError(DetrxError, ArithmeticError):
+    """A training run whose numbers are no longer finite."""

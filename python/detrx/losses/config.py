@@ -1,0 +1,59 @@
+"""What the training losses are made of. Free of torch, so that a training configuration may hold it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from detrx.errors import ConfigError
+from detrx.ops.match_weights import MatchWeights
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The losses of RT-DETRv2, D-FINE and DEIM, and the denoising queries that go with them."""
+
+    label: Literal["vfl", "mal"] = "vfl"
+    """Class loss: varifocal (RT-DETR, D-FINE) or matching-aware (DEIM)."""
+    alpha: float = 0.75
+    """Weight of the negatives in the varifocal loss; the matching-aware loss takes 1."""
+    gamma: float = 2.0
+    """Power of the class loss: RT-DETR and D-FINE take 2, DEIM 1.5."""
+    class_weight: float = 1.0
+    """Weight of the class loss."""
+    l1_weight: float = 5.0
+    """Weight of the L1 distance of (cx, cy, w, h)."""
+    giou_weight: float = 2.0
+    """Weight of 1 - GIoU."""
+    fgl_weight: float = 0.15
+    """Weight of the fine-grained localisation loss (D-FINE's distributions)."""
+    ddf_weight: float = 1.5
+    """Weight of the distillation of the last layer's distributions into the others (D-FINE)."""
+    temperature: float = 5.0
+    """Temperature of that distillation."""
+    bins: int = 32
+    """R: a distribution has R + 1 values."""
+    reg_scale: float = 4.0
+    """How the bins crowd around zero; the model's own value."""
+    up: float = 0.5
+    """The farthest bin, in sizes of the reference box over reg_scale; the model's own value."""
+    union: bool = True
+    """Teach boxes and distributions on the union of all layers' matches (D-FINE), where there are distributions."""
+    match: MatchWeights = field(default_factory=MatchWeights)
+    """What the matching cost is made of."""
+    denoise: int = 100
+    """About how many denoising queries an image gets; 0 for none."""
+    label_noise: float = 0.5
+    """Twice the share of denoising queries whose class is drawn anew, in [0, 1]."""
+    box_noise: float = 1.0
+    """How far denoising boxes are moved, in half sizes of the box."""
+
+    def __post_init__(self) -> None:
+        if self.label not in ("vfl", "mal"):
+            raise ConfigError(f'[LossConfig] label must be "vfl" or "mal", got {self.label!r}')
+        if self.bins < 4 or self.bins % 2:
+            raise ConfigError(f"[LossConfig] bins must be even and >= 4, got {self.bins}")
+        if not 0 <= self.label_noise <= 1:
+            raise ConfigError(f"[LossConfig] label_noise must be in [0, 1], got {self.label_noise}")
+        if self.denoise < 0 or self.box_noise < 0:
+            raise ConfigError(f"[LossConfig] denoise and box_noise must be >= 0, got {self.denoise}, {self.box_noise}")

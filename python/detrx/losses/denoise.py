@@ -1,0 +1,81 @@
+"""Contrastive denoising queries (DN-DETR, arXiv 2203.01305; DINO, arXiv 2203.03605)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from detrx.boxes import to_centres, to_corners
+from detrx.losses.config import LossConfig
+from detrx.tensors import DenoiseQueries, Targets
+
+
+def make_denoise(
+    targets: Targets, *, classes: int, queries: int, config: LossConfig, generator: torch.Generator
+) -> DenoiseQueries | None:
+    """Make noised copies of the targets that the decoder must repair.
+
+    Each of G groups holds M positives, moved by less than half their size, then M negatives, moved by more; G is as
+    many as ``config.denoise`` positives allow, at least one. Noise is drawn where the generator lives, so that a seed gives
+    the same queries on every device.
+
+    Args:
+        targets: the truth of the batch, padded to M.
+        classes: C; also the class that marks padding.
+        queries: Q, how many learned queries follow.
+        config: how many and how noisy.
+        generator: the source of all randomness.
+
+    Returns:
+        D = 2 * M * G queries, or None where there is nothing to repair (no target in the batch, or denoise = 0).
+    """
+    batch, most = targets.labels.shape
+    if most == 0 or config.denoise == 0:
+        return None
+    groups = max(config.denoise // most, 1)
+    valid = targets.valid.repeat(1, 2 * groups)
+    labels = torch.where(valid, targets.labels.repeat(1, 2 * groups), classes)
+    labels = _noise_labels(labels, valid, classes=classes, share=config.label_noise / 2, generator=generator)
+    truths = targets.boxes.float().repeat(1, 2 * groups, 1)
+    far = (torch.arange(2 * most * groups, device=truths.device) // most % 2).to(truths.dtype)
+    boxes = _noise_boxes(truths, far[:, None], scale=config.box_noise, generator=generator)
+    return DenoiseQueries(
+        labels=labels,
+        boxes=boxes.clamp(0, 1).logit(eps=1e-5),
+        mask=_mask(groups, 2 * most, queries, device=labels.device),
+        match=_match(targets, groups),
+        groups=groups,
+    )
+
+
+def _noise_labels(labels: Tensor, valid: Tensor, *, classes: int, share: float, generator: torch.Generator) -> Tensor:
+    where = generator.device
+    drawn = torch.rand(labels.shape, generator=generator, device=where) < share
+    fresh = torch.randint(classes, labels.shape, generator=generator, device=where)
+    return torch.where(drawn.to(labels.device) & valid, fresh.to(labels.device), labels)
+
+
+def _noise_boxes(truths: Tensor, far: Tensor, *, scale: float, generator: torch.Generator) -> Tensor:
+    """Move each edge of (B, D, 4) centres by a share of half the size: below 1, or above where far is 1."""
+    where = generator.device
+    sign = torch.randint(2, truths.shape, generator=generator, device=where).to(truths) * 2 - 1
+    part = torch.rand(truths.shape, generator=generator, device=where).to(truths) + far
+    reach = truths[..., 2:].repeat(1, 1, 2) * (0.5 * scale)
+    return to_centres((to_corners(truths) + sign * part * reach).clamp(0, 1))
+
+
+def _mask(groups: int, size: int, queries: int, *, device: torch.device) -> Tensor:
+    """True where a query must not attend: learned ones to noised ones, noised ones to other groups."""
+    group = torch.arange(groups * size, device=device) // size
+    group = torch.cat((group, torch.full((queries,), groups, device=device)))
+    learned = group == groups
+    return (group[:, None] != group[None]) & ~learned[None]
+
+
+def _match(targets: Targets, groups: int) -> Tensor:
+    """(B, M, G) the positive queries of each target."""
+    most = targets.labels.shape[1]
+    target = torch.arange(most, device=targets.labels.device)
+    group = torch.arange(groups, device=targets.labels.device)
+    query = target[:, None] + group * (2 * most)
+    return torch.where(targets.valid[:, :, None], query, -1)

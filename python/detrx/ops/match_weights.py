@@ -1,0 +1,29 @@
+"""How much each part of the matching cost counts. Free of torch, so that a configuration may hold it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from detrx.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class MatchWeights:
+    """The matching cost: class_ * focal + l1 * distance - giou * overlap."""
+
+    class_: float = 2.0
+    """Weight of the focal class cost."""
+    l1: float = 5.0
+    """Weight of the L1 distance of (cx, cy, w, h)."""
+    giou: float = 2.0
+    """Weight of the generalised IoU."""
+    alpha: float = 0.25
+    """The focal cost's share of positives, in [0, 1]."""
+    gamma: float = 2.0
+    """The focal cost's power."""
+
+    def __post_init__(self) -> None:
+        if min(self.class_, self.l1, self.giou) < 0 or self.class_ + self.l1 + self.giou == 0:
+            raise ConfigError(f"[MatchWeights] weights must be >= 0 and not all 0, got {self}")
+        if not 0 <= self.alpha <= 1 or self.gamma < 0:
+            raise ConfigError(f"[MatchWeights] alpha must be in [0, 1] and gamma >= 0, got {self}")
