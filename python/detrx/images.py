@@ -1,0 +1,431 @@
+"""Picture files in, RGB pixels out: the header is believed only after it was checked, a broken file is an error.
+
+Formats: JPEG, PNG, BMP, WebP, GIF and TIFF, told by their first bytes, never by their name. Conversion to (H, W, 3)
+uint8 RGB: grey is repeated, a palette looked up, alpha laid on black, CMYK converted by the decoder, 16 bits scaled by
+1/257, 1 bit becomes 0 and 255, and of an animation the first frame is taken. The EXIF orientation is applied, so boxes
+always refer to the picture as it is shown.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import struct
+from dataclasses import dataclass
+from typing import Any, Optional, Tuple, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detrx.errors import DataError, MissingBackendError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+"""Lower-case suffixes that a folder of pictures is searched for."""
+
+_HEAD = 1 << 16
+_ORIENTATION = 0x0112
+_PNG = b"\x89PNG\r\n\x1a\n"
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_MAY_FOLLOW_A_SCAN = frozenset((0xC4, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE)) | frozenset(range(0xE0, 0xF0))
+
+PathLike = Union[str, "os.PathLike[str]"]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the first bytes of a picture say."""
+
+    kind: str
+    """jpeg, png, bmp, webp, gif or tiff."""
+    height: int
+    """Pixels as stored, before the orientation is applied."""
+    width: int
+    orientation: int = 1
+    """EXIF orientation, 1 to 8."""
+
+    @property
+    def shown(self) -> Tuple[int, int]:
+        """(height, width) after the orientation is applied."""
+        turned = self.orientation >= 5
+        return (self.width, self.height) if turned else (self.height, self.width)
+
+
+def read_image(path: PathLike, *, max_pixels: int = 100_000_000) -> NDArray[np.uint8]:
+    """Read a picture file.
+
+    Returns:
+        (H, W, 3) uint8 RGB as it is shown (EXIF applied), contiguous.
+
+    Raises:
+        DataError: not a regular file, not a picture, larger than max_pixels, truncated or corrupt.
+        MissingBackendError: OpenCV is not installed.
+    """
+    data = _read_bytes(path)
+    header = _checked_header(path, data, max_pixels)
+    _check_complete(path, header, data)
+    return _oriented(_decode(path, header, data), header)
+
+
+def image_size(path: PathLike, *, max_pixels: int = 100_000_000) -> Tuple[int, int]:
+    """The (height, width) of a picture as it is shown, from its header and its last bytes alone.
+
+    Raises:
+        DataError: not a regular file, not a picture, larger than max_pixels, or cut off.
+    """
+    return read_header(path, max_pixels=max_pixels).shown
+
+
+def read_header(path: PathLike, *, max_pixels: int = 100_000_000) -> Header:
+    """Format, size and orientation of a picture file; the pixels are not decoded.
+
+    Raises:
+        DataError: as image_size.
+    """
+    with _open_regular(path) as file:
+        data = _read(path, file, _HEAD)
+        tail = _last_bytes(path, file)
+        header = None
+        if len(data) == _HEAD:
+            header = _header_of_part(data)
+            if header is None:
+                data += _read(path, file, -1)
+        if header is None:
+            header = _checked_header(path, data, max_pixels)
+        else:
+            _check_pixels(path, header, max_pixels)
+        if not _ends_well(header, tail):
+            file.seek(0)
+            _check_complete(path, header, _read(path, file, -1))
+    return header
+
+
+def opencv() -> Any:
+    """The cv2 module.
+
+    Raises:
+        MissingBackendError: it is not installed.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise MissingBackendError("OpenCV (cv2)", 'Type: pip install "detrx[cpu]"') from error
+    return cv2
+
+
+def _refuse(
+    path: PathLike, found: str, remedy: str = "Replace the file or take it out of the data set."
+) -> DataError:
+    return DataError(f"[read_image] {os.fspath(path)!r}: a picture must be readable, but {found}. {remedy}")
+
+
+def _open_regular(path: PathLike) -> Any:
+    """Open without waiting (a FIFO would block for ever) and refuse all but regular files."""
+    try:
+        handle = os.open(
+            os.fspath(path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        )
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise _refuse(
+            path, f"it cannot be opened ({reason})", "Check the path and its permissions."
+        ) from error
+    try:
+        regular = stat.S_ISREG(os.fstat(handle).st_mode)
+    except OSError as error:
+        os.close(handle)
+        raise _refuse(path, f"it cannot be examined ({error.strerror})") from error
+    if not regular:
+        os.close(handle)
+        raise _refuse(path, "it is not a regular file")
+    return os.fdopen(handle, "rb", buffering=0)
+
+
+def _read(path: PathLike, file: Any, count: int) -> bytes:
+    try:
+        data: bytes = file.read(count)
+    except OSError as error:
+        raise _refuse(path, f"reading it failed ({error.strerror})") from error
+    return data
+
+
+def _read_bytes(path: PathLike) -> bytes:
+    with _open_regular(path) as file:
+        return _read(path, file, -1)
+
+
+def _last_bytes(path: PathLike, file: Any) -> bytes:
+    here = file.tell()
+    file.seek(max(0, os.fstat(file.fileno()).st_size - 12))
+    tail = _read(path, file, 12)
+    file.seek(here)
+    return tail
+
+
+def _checked_header(path: PathLike, data: bytes, max_pixels: int) -> Header:
+    if not data:
+        raise _refuse(path, "it has zero bytes")
+    start = data[:512].lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html", b"<?xml", b"<svg")):
+        raise _refuse(path, "it holds HTML or XML, as a failed download does", "Download it again.")
+    try:
+        header = _parse(data)
+    except (IndexError, struct.error) as error:
+        raise _refuse(path, "its header is cut off") from error
+    if header is None:
+        raise _refuse(path, f"it is none of JPEG, PNG, BMP, WebP, GIF, TIFF (it starts with {data[:8]!r})")
+    _check_pixels(path, header, max_pixels)
+    return header
+
+
+def _check_pixels(path: PathLike, header: Header, max_pixels: int) -> None:
+    if header.height < 1 or header.width < 1:
+        raise _refuse(path, f"its header says {header.width} x {header.height} pixels")
+    if header.height * header.width > max_pixels:
+        found = f"its header says {header.width} x {header.height} pixels, more than max_pixels={max_pixels}"
+        raise _refuse(path, found, "Shrink it, or pass a larger max_pixels if you trust it.")
+
+
+def _header_of_part(data: bytes) -> Optional[Header]:
+    try:
+        return _parse(data)
+    except (IndexError, struct.error):
+        return None
+
+
+def _parse(data: bytes) -> Optional[Header]:
+    if data.startswith(b"\xff\xd8\xff"):
+        return _parse_jpeg(data)
+    if data.startswith(_PNG):
+        return _parse_png(data)
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return _parse_webp(data)
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        width, height = struct.unpack_from("<HH", data, 6)
+        return Header("gif", height, width)
+    if data.startswith(b"BM") and len(data) >= 26:
+        return _parse_bmp(data)
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        tags = _tiff_tags(data)
+        if 256 in tags and 257 in tags:
+            return Header("tiff", tags[257], tags[256], _valid_orientation(tags.get(_ORIENTATION, 1)))
+    return None
+
+
+def _parse_jpeg(data: bytes) -> Header:
+    """Walk the segments up to the frame header (ITU-T T.81, annex B)."""
+    at, orientation = 2, 1
+    while True:
+        while data[at] == 0xFF and data[at + 1] == 0xFF:
+            at += 1
+        if data[at] != 0xFF:
+            raise struct.error("no marker")
+        marker = data[at + 1]
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        if marker in _FRAME_MARKERS:
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return Header("jpeg", height, width, orientation)
+        if marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
+            orientation = _exif_orientation(data[at + 10 : at + 2 + length])
+        if marker in (0xD9, 0xDA) or length < 2:
+            raise struct.error("no frame header")
+        at += 2 + length
+
+
+def _parse_png(data: bytes) -> Header:
+    """IHDR, and eXIf where it stands before the pixels (PNG specification, third edition)."""
+    width, height = struct.unpack_from(">II", data, 16)
+    at, orientation = 8, 1
+    while at + 8 <= len(data):
+        (length,), name = struct.unpack_from(">I", data, at), data[at + 4 : at + 8]
+        if name == b"eXIf":
+            orientation = _exif_orientation(data[at + 8 : at + 8 + length])
+        if name in (b"IDAT", b"eXIf"):
+            break
+        at += 12 + length
+    return Header("png", height, width, orientation)
+
+
+def _parse_bmp(data: bytes) -> Header:
+    (size,) = struct.unpack_from("<I", data, 14)
+    width, height = struct.unpack_from("<HH" if size == 12 else "<ii", data, 18)
+    return Header("bmp", abs(height), width)
+
+
+def _parse_webp(data: bytes) -> Header:
+    """VP8, VP8L or VP8X (RFC 9649)."""
+    kind = data[12:16]
+    if kind == b"VP8 ":
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
+        return Header("webp", height, width)
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return Header("webp", ((bits >> 14) & 0x3FFF) + 1, (bits & 0x3FFF) + 1)
+    if kind != b"VP8X":
+        raise struct.error("unknown WebP chunk")
+    width = int.from_bytes(data[24:27], "little") + 1
+    height = int.from_bytes(data[27:30], "little") + 1
+    return Header("webp", height, width, _webp_orientation(data) if data[20] & 8 else 1)
+
+
+def _webp_orientation(data: bytes) -> int:
+    at = 12
+    while at + 8 <= len(data):
+        (length,) = struct.unpack_from("<I", data, at + 4)
+        if data[at : at + 4] == b"EXIF":
+            return _exif_orientation(data[at + 8 : at + 8 + length])
+        at += 8 + length + (length & 1)
+    if at > len(data) >= _HEAD:
+        raise struct.error("EXIF lies beyond what was read")
+    return 1
+
+
+def _exif_orientation(exif: bytes) -> int:
+    """1 where the block is damaged: a viewer would show the picture unturned as well."""
+    try:
+        tags = _tiff_tags(exif[6:] if exif.startswith(b"Exif\0\0") else exif)
+    except (IndexError, struct.error):
+        return 1
+    return _valid_orientation(tags.get(_ORIENTATION, 1))
+
+
+def _valid_orientation(found: int) -> int:
+    return found if 1 <= found <= 8 else 1
+
+
+def _tiff_tags(data: bytes) -> "dict[int, int]":
+    """The first directory's tags that hold one 16- or 32-bit number (TIFF 6.0)."""
+    order = "<" if data[:2] == b"II" else ">"
+    (at,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, at)
+    tags = {}
+    for entry in range(at + 2, at + 2 + 12 * count, 12):
+        tag, kind, _ = struct.unpack_from(order + "HHI", data, entry)
+        if kind in (3, 4):
+            (tags[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8)
+    return tags
+
+
+def _ends_well(header: Header, tail: bytes) -> bool:
+    """Whether the last bytes alone prove that nothing was cut off; False asks for a closer look."""
+    if header.kind == "jpeg":
+        return tail.endswith(b"\xff\xd9")
+    if header.kind == "png":
+        return tail[4:8] == b"IEND"
+    return header.kind != "webp"
+
+
+def _check_complete(path: PathLike, header: Header, data: bytes) -> None:
+    """OpenCV 4 fills what is missing with grey and says nothing: look for the end of the file's own format."""
+    if header.kind == "jpeg":
+        _check_scans(path, data)
+    elif header.kind == "png" and b"IEND" not in data[-4096:]:
+        raise _refuse(path, "the PNG is cut off: it has no end chunk")
+    elif header.kind == "webp" and len(data) < 8 + int.from_bytes(data[4:8], "little"):
+        raise _refuse(path, "the WebP is cut off")
+
+
+def _check_scans(path: PathLike, data: bytes) -> None:
+    """Walk a JPEG's scans to its end marker; only markers that the standard allows may stand between them."""
+    at, scans, progressive = 2, 0, False
+    while at + 4 <= len(data) or data[at : at + 2] == b"\xff\xd9":
+        marker = data[at + 1]
+        if marker == 0xD9 and scans:
+            return
+        if marker == 0xFF:
+            at += 1
+            continue
+        if data[at] != 0xFF or (scans and marker not in _MAY_FOLLOW_A_SCAN):
+            raise _refuse(path, f"the JPEG is corrupt at byte {at}")
+        progressive |= marker in (0xC2, 0xC6, 0xCA, 0xCE)
+        at += 2 + struct.unpack_from(">H", data, at + 2)[0]
+        if marker == 0xDA:
+            scans += 1
+            found = _NEXT_MARKER.search(data, at)
+            if found is None:
+                break
+            at = found.start()
+    raise _refuse(path, "the JPEG is cut off: it has no end marker")
+
+
+def _decode(path: PathLike, header: Header, data: bytes) -> NDArray[np.uint8]:
+    cv2 = opencv()
+    try:
+        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise _refuse(path, f"OpenCV cannot decode it ({error})") from error
+    if found is None:
+        found = _decode_with_pillow(path, header)
+    if found.shape[:2] not in ((header.height, header.width), header.shown):
+        raise _refuse(
+            path, f"its header says {header.height} x {header.width}, its pixels are {found.shape[:2]}"
+        )
+    if header.kind == "tiff" and found.ndim == 3 and found.dtype == np.uint8:
+        found = found[..., :3]  # OpenCV's TIFF reader has laid the alpha on black already
+    image = _to_rgb(path, found)
+    if header.kind == "jpeg" and _is_grey_below(image) and _wants_more_data(data, found):
+        raise _refuse(path, "the JPEG is corrupt: its data end before its last row")
+    return image
+
+
+def _decode_with_pillow(path: PathLike, header: Header) -> NDArray[Any]:
+    """GIF and animated WebP, which older OpenCV cannot read, where Pillow happens to be installed."""
+    refused = _refuse(
+        path, f"OpenCV cannot decode this {header.kind.upper()} (corrupt, or a kind that it does not know)"
+    )
+    if header.kind not in ("gif", "webp"):
+        raise refused
+    try:
+        from PIL import Image
+    except ImportError:
+        raise refused from None
+    try:
+        with Image.open(os.fspath(path)) as picture:
+            rgba = np.asarray(picture.convert("RGBA"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise refused from error
+    return np.ascontiguousarray(rgba[..., [2, 1, 0, 3]])
+
+
+def _to_rgb(path: PathLike, found: NDArray[Any]) -> NDArray[np.uint8]:
+    cv2 = opencv()
+    if found.dtype == np.uint16:
+        found = ((found.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if found.dtype != np.uint8:
+        raise _refuse(path, f"its pixels are {found.dtype}", "Convert it to 8 or 16 bits a channel.")
+    if found.ndim == 2 or found.shape[2] == 1:
+        return np.asarray(cv2.cvtColor(found, cv2.COLOR_GRAY2RGB), np.uint8)
+    if found.shape[2] == 4:
+        alpha = found[..., 3:].astype(np.uint16)
+        return np.ascontiguousarray(((found[..., 2::-1] * alpha + 127) // 255).astype(np.uint8))
+    if found.shape[2] != 3:
+        raise _refuse(path, f"it has {found.shape[2]} channels", "Convert it to RGB.")
+    return np.asarray(cv2.cvtColor(found, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _oriented(image: NDArray[np.uint8], header: Header) -> NDArray[np.uint8]:
+    """Turn and mirror as EXIF orientation 1 to 8 says (rows: where row 0 of the file lies, then column 0)."""
+    if header.kind == "tiff":
+        return image
+    if header.orientation >= 5:
+        image = image.transpose(1, 0, 2)
+    if header.orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if header.orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
+
+
+def _is_grey_below(image: NDArray[np.uint8]) -> bool:
+    """Whether the last rows are the exact grey with which a JPEG decoder fills what is missing."""
+    return bool((image[-8:] == 128).all())
+
+
+def _wants_more_data(data: bytes, found: NDArray[Any]) -> bool:
+    """Whether bytes put in before the end marker change the picture: a complete scan would not read them."""
+    cv2 = opencv()
+    end = data.rfind(b"\xff\xd9")
+    longer = data[:end] + bytes(range(1, 129)) + data[end:]
+    again = cv2.imdecode(np.frombuffer(longer, np.uint8), cv2.IMREAD_UNCHANGED)
+    return again is not None and not np.array_equal(again, found)
