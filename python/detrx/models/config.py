@@ -1,0 +1,110 @@
+"""What defines a model of the rt family; free of torch, so that the command line can read it quickly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from detrx.errors import ConfigError
+
+POINTS = {"dfine": {1: (12,), 2: (6, 6), 3: (3, 6, 3)}, "rtdetrv2": {1: (4,), 2: (4, 4), 3: (4, 4, 4)}}
+"""Sampling points of a head on its levels where the configuration names none."""
+
+
+@dataclass(frozen=True)
+class RtConfig:
+    """A real-time DETR: backbone, hybrid encoder, deformable decoder and one of two box heads."""
+
+    name: str = "rt-s"
+    """The name in the zoo, or whatever the variant is called."""
+    backbone: str = "hgnetv2_b0"
+    """A timm network with ``features_only``."""
+    backbone_padding: Literal["", "same"] = ""
+    """"same" pads as TensorFlow does, for weights that were trained there; only timm's EfficientNet relatives."""
+    levels: tuple[int, ...] = (8, 16, 32)
+    """Strides of the feature maps in pixels, rising."""
+    hidden: int = 256
+    """Channels of the encoder."""
+    heads: int = 8
+    """Attention heads of encoder and decoder."""
+    neck: Literal["csp", "elan"] = "elan"
+    """How maps are fused: RT-DETR's CSPRepLayer or D-FINE's RepNCSPELAN4."""
+    neck_depth: int = 3
+    """RepVGG blocks in each fusion layer."""
+    neck_expansion: float = 1.0
+    """Inner channels of a fusion layer as a share of ``hidden`` (elan: of half of it)."""
+    attention_levels: tuple[int, ...] = ()
+    """Strides whose maps pass through self-attention; empty means the deepest."""
+    encoder_layers: int = 1
+    """Self-attention layers on each of those maps."""
+    encoder_feedforward: int = 1024
+    """Inner width of the encoder's feed-forward nets."""
+    decoder_hidden: int = 256
+    """Channels of the decoder."""
+    decoder_layers: int = 3
+    """Decoder layers that are trained."""
+    eval_layer: int = -1
+    """The decoder layer that answers in eval mode, counted as Python counts; the later ones only help training."""
+    decoder_feedforward: int = 1024
+    """Inner width of the decoder's feed-forward nets."""
+    points: tuple[int, ...] = ()
+    """Sampling points of each head on each level; empty means the head's usual ones."""
+    queries: int = 300
+    """Objects that can be found; fewer where the feature maps have fewer cells."""
+    head: Literal["dfine", "rtdetrv2"] = "dfine"
+    """dfine refines distributions over edge offsets, rtdetrv2 the boxes themselves."""
+    bins: int = 32
+    """R, the last bin of an edge's distribution, even (dfine)."""
+    reg_scale: float = 4.0
+    """How flat the bins' offsets are around zero (dfine)."""
+    up: float = 0.5
+    """The largest offset but one, in box sides (dfine)."""
+
+    def __post_init__(self) -> None:
+        self._check_levels()
+        for name in ("hidden", "decoder_hidden"):
+            if getattr(self, name) % (4 * self.heads):
+                raise ConfigError(
+                    f"[RtConfig] {name} must be a multiple of 4 * heads = {4 * self.heads}, got {getattr(self, name)}"
+                )
+        if self.head not in POINTS or self.neck not in ("csp", "elan"):
+            raise ConfigError(
+                f"[RtConfig] head must be dfine or rtdetrv2 and neck csp or elan, got {self.head!r} and {self.neck!r}"
+            )
+        if self.queries < 1 or self.decoder_layers < 1 or self.bins < 4 or self.bins % 2:
+            raise ConfigError(
+                "[RtConfig] queries and decoder_layers must be at least 1 and bins even, from 4 on, "
+                f"got {self.queries}, {self.decoder_layers} and {self.bins}"
+            )
+        if not -self.decoder_layers <= self.eval_layer < self.decoder_layers:
+            raise ConfigError(
+                f"[RtConfig] eval_layer must be one of the {self.decoder_layers} decoder layers, got {self.eval_layer}"
+            )
+
+    def _check_levels(self) -> None:
+        known = all(stride in (4, 8, 16, 32) for stride in self.levels)
+        if not known or not self.levels or list(self.levels) != sorted(set(self.levels)):
+            raise ConfigError(
+                f"[RtConfig] levels must be rising strides out of 4, 8, 16, 32, as (8, 16, 32), got {self.levels}"
+            )
+        if any(fine * 2 != coarse for fine, coarse in zip(self.levels, self.levels[1:])):
+            raise ConfigError(f"[RtConfig] each level must double the one before, got {self.levels}")
+        if not set(self.attention_levels) <= set(self.levels):
+            raise ConfigError(
+                f"[RtConfig] attention_levels must be among the levels {self.levels}, got {self.attention_levels}"
+            )
+        if self.points and len(self.points) != len(self.levels):
+            raise ConfigError(
+                f"[RtConfig] points must name one number for each of the levels {self.levels}, got {self.points}"
+            )
+
+    @property
+    def level_points(self) -> tuple[int, ...]:
+        """Sampling points of each level."""
+        usual = POINTS[self.head]
+        return self.points or usual.get(len(self.levels), (4,) * len(self.levels))
+
+    @property
+    def last_layer(self) -> int:
+        """Index of the decoder layer that answers in eval mode."""
+        return self.eval_layer % self.decoder_layers
