@@ -59,7 +59,7 @@ def is_here(thing: str) -> bool:
     return PROBES[thing]()
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure() -> None:
     unknown = PROMISED - set(PROBES)
     if unknown:
         raise pytest.UsageError(f"[DETRX_REQUIRE] must name some of {sorted(PROBES)}, got {sorted(unknown)}")
@@ -109,7 +109,7 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def python38() -> Path:
-    """The interpreter of the oldest Python that the runtime half must run on; its tests are marked needs("python38")."""
+    """The oldest Python that the runtime half must run on; its tests are marked needs("python38")."""
     found = find_python38()
     if found is None:
         pytest.skip("no Python 3.8 here: name one in DETRX_PYTHON38")
