@@ -28,7 +28,7 @@ def processor() -> str:
     return named[0] if named else platform.machine()
 
 
-def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
     """A number without its machine is no number; who ran it is nobody's business."""
     machine_info.pop("node", None)
     machine_info["processor"] = processor()
