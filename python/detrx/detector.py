@@ -57,7 +57,7 @@ class Detector:
         self.path = find_model(model)
         self.threshold = threshold
         self.dropped = 0
-        """Detections thrown away so far because the model answered with something not finite or not a class."""
+        """Detections thrown away so far: the model answered with something not finite or not a class."""
         self._backend: Any = open_backend(self.path, device=device, threads=threads)
         self.info: ModelInfo = self._backend.info
         self.description: str = self._backend.description
@@ -102,7 +102,8 @@ class Detector:
     ) -> Iterator[Tuple[Frame, Detections]]:
         """Detect on every frame of a camera, stream, video, folder or picture.
 
-        A live source gives its newest frame and drops what came while the model was busy; a file gives every frame.
+        A live source gives its newest frame and drops what came while the model was busy; a file gives
+        every frame.
 
         Args:
             uri: as ``detrx.live.source.open_source`` takes it: 0, "rtsp://...", "a.mp4", "photos/", "test://shapes".
@@ -111,7 +112,7 @@ class Detector:
         Raises:
             SourceError: it cannot be opened, or stops answering.
         """
-        # The one look upwards: the live room stands on the detector, and this door into it is promised to users.
+        # The one look upwards: the live room stands on the detector, but users were promised this door.
         source = importlib.import_module("detrx.live.source").open_source(uri, timeout=timeout)
         with source:
             for frame in source:
@@ -124,7 +125,7 @@ class Detector:
             self._run([image])
 
     def prepare(self, images: Sequence[NDArray[np.uint8]]) -> Tuple[NDArray[np.float32], List[Letterbox]]:
-        """Letterbox at most one batch of checked images into this thread's own memory, valid until its next call."""
+        """Letterbox at most one batch of images into this thread's own memory, valid until its next call."""
         pixels = self._pixels()
         boxes = [
             letterbox(
@@ -234,7 +235,7 @@ def to_array(picture: Picture, *, bgr: bool = False) -> NDArray[np.uint8]:
         return read_image(Path(picture))
     if type(picture).__module__.partition(".")[0] == "PIL":
         upright = importlib.import_module("PIL.ImageOps").exif_transpose(picture)
-        return np.asarray(upright.convert("RGB"))
+        return check_image(np.asarray(upright.convert("RGB")), where="Detector.predict")
     if isinstance(picture, np.ndarray) and bgr and picture.ndim == 3:
         picture = picture[..., ::-1]
     return check_image(picture, where="Detector.predict")

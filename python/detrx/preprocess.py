@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detrx.errors import MissingBackendError
+from detrx.images import opencv
 from detrx.types import Letterbox
 
 MEAN = (0.485, 0.456, 0.406)
@@ -17,19 +16,8 @@ PAD_VALUE = 114
 """Grey of the empty canvas, 0 to 255, before normalisation."""
 
 
-def _cv2() -> ModuleType:
-    try:
-        import cv2
-    except ImportError as error:
-        raise MissingBackendError(
-            "OpenCV (cv2)",
-            'Install it with `pip install "detrx[cpu]"`; on a Jetson use the system\'s python3-opencv.',
-        ) from error
-    return cv2  # type: ignore[no-any-return]
-
-
 def check_image(image: Any, *, where: str = "letterbox") -> NDArray[np.uint8]:
-    """Refuse what is no (H, W, 3) uint8 array; the answer is C-contiguous and may share memory with ``image``.
+    """Refuse what is no (H, W, 3) uint8 array; the C-contiguous answer may share its memory.
 
     Raises:
         TypeError: not an array, or its type is not uint8.
@@ -53,7 +41,7 @@ def check_image(image: Any, *, where: str = "letterbox") -> NDArray[np.uint8]:
 
 
 def plan(image: Tuple[int, int], *, canvas: Tuple[int, int]) -> Letterbox:
-    """Where an image of (height, width) pixels goes on a canvas: aspect kept, centred, rounded to whole pixels.
+    """Where an image of (height, width) goes on a canvas: aspect kept, centred, rounded to whole pixels.
 
     Raises:
         ValueError: a side is not positive.
@@ -80,7 +68,7 @@ def _resize(image: NDArray[np.uint8], rows: slice, columns: slice) -> NDArray[np
     size = (columns.stop - columns.start, rows.stop - rows.start)
     if (image.shape[1], image.shape[0]) == size:
         return image
-    cv2 = _cv2()
+    cv2 = opencv()
     resized: NDArray[np.uint8] = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
     return resized
 
@@ -118,8 +106,8 @@ def letterbox(
 ) -> Tuple[NDArray[np.float32], Letterbox]:
     """The same as :func:`letterbox_image`, then (image / 255 - mean) / std, channels first.
 
-    Only the covered window is normalised, plane by plane and in place: at a 320 canvas from 640 x 480 about 0.2 ms
-    of one core.
+    Only the covered window is normalised, plane by plane and in place: at a 320 canvas from 640 x 480
+    about 0.2 ms of one core.
 
     Args:
         image: (H, W, 3) uint8 RGB, never written to.
@@ -142,7 +130,7 @@ def letterbox(
         raise ValueError(f"[letterbox] out must be float32 {(3, *box.canvas)}, got {out.dtype} {out.shape}")
     rows, columns = _window(box)
     inner = _resize(image, rows, columns)
-    planes = _cv2().split(inner)
+    planes = opencv().split(inner)
     for channel, plane in enumerate(planes):
         scale = np.float32(1 / (255 * std[channel]))
         shift = np.float32(-mean[channel] / std[channel])

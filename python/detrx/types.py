@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, Iterator, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detrx.errors import CheckpointError
+from detrx.errors import CheckpointError, MissingBackendError
 
 
 def _check_shape(where: str, name: str, array: Any, shape: Tuple[Optional[int], ...]) -> None:
@@ -129,7 +130,8 @@ class ModelInfo:
         """
         try:
             found: Dict[str, Any] = json.loads(text)
-            return ModelInfo(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+            values: Dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+            return ModelInfo(**values)
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"[ModelInfo] not a description of a detrx model: {error}") from error
 
@@ -182,7 +184,40 @@ class Detections:
     def names(self) -> NDArray[np.str_]:
         """(N,) the class name of each object."""
         table = np.array(self.class_names or [""], dtype=np.str_)
-        return table[self.labels] if self.class_names else np.array([str(i) for i in self.labels], dtype=np.str_)
+        return (
+            table[self.labels] if self.class_names else np.array([str(i) for i in self.labels], dtype=np.str_)
+        )
 
     def above(self, score: float) -> Detections:
         return self[self.scores >= score]
+
+    def to_coco(self, *, image_id: Union[int, str] = 0) -> List[Dict[str, Any]]:
+        """One COCO result each: bbox is x, y, width, height in pixels, category_id the data set's own."""
+        ids = self.category_ids or tuple(range(int(self.labels.max(initial=-1)) + 1))
+        return [
+            {
+                "image_id": image_id,
+                "category_id": int(ids[label]),
+                "bbox": [round(float(v), 3) for v in (box[0], box[1], box[2] - box[0], box[3] - box[1])],
+                "score": round(score, 6),
+            }
+            for box, score, label in self
+        ]
+
+    def to_supervision(self) -> Any:
+        """The same as ``supervision.Detections``, with the class names in ``data["class_name"]``.
+
+        Raises:
+            MissingBackendError: supervision is not installed.
+        """
+        try:
+            supervision = importlib.import_module("supervision")
+        except ImportError as error:
+            raise MissingBackendError("supervision", "Install it with `pip install supervision`.") from error
+        return supervision.Detections(
+            xyxy=self.boxes,
+            confidence=self.scores,
+            class_id=self.labels,
+            mask=self.masks,
+            data={"class_name": self.names},
+        )

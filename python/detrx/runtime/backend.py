@@ -36,7 +36,7 @@ class Backend(Protocol):
 
 
 def open_backend(path: Union[str, Path], *, device: str = "auto", threads: Optional[int] = None) -> Backend:
-    """Choose the runtime by the file that it runs: ``.onnx``, or weights in ``.safetensors``, ``.pt``, ``.pth``.
+    """Choose the runtime by the file: ``.onnx``, or weights in ``.safetensors``, ``.pt``, ``.pth``.
 
     Args:
         path: the model.

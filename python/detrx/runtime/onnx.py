@@ -24,7 +24,7 @@ _EXTERNAL = b"\n\x08location"
 
 
 class OnnxBackend:
-    """A graph that ends in boxes, with its description in the metadata. ONNX Runtime lets threads share a session."""
+    """A graph that ends in boxes, described by its metadata. ONNX Runtime lets threads share a session."""
 
     def __init__(self, path: Path, *, device: str = "auto", threads: Optional[int] = None) -> None:
         ort = _onnxruntime()

@@ -1,0 +1,102 @@
+"""Boxes, names and scores on a picture."""
+
+from __future__ import annotations
+
+import colorsys
+from types import ModuleType
+from typing import List, Sequence, Tuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detrx.images import opencv
+from detrx.types import Detections
+
+Colour = Tuple[int, int, int]
+
+# Hues far apart first; lightness alternates, so that neighbours in the list differ twice.
+_HUES = (0.01, 0.58, 0.12, 0.36, 0.78, 0.49, 0.92, 0.07, 0.66, 0.24, 0.85, 0.43)
+
+
+def colour(label: int) -> Colour:
+    """The RGB colour of a class, the same in every picture."""
+    turn, place = divmod(int(label), len(_HUES))
+    light = (0.56, 0.44, 0.64)[(turn + place) % 3]
+    red, green, blue = colorsys.hls_to_rgb((_HUES[place] + 0.035 * turn) % 1, light, 0.85)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def draw(image: NDArray[np.uint8], found: Detections, *, scores: bool = True) -> NDArray[np.uint8]:
+    """A copy of the image with its objects: line width and text follow the size of the picture.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, never written to.
+        found: in pixels of that image; the best ends on top.
+        scores: write them behind the name.
+
+    Returns:
+        (H, W, 3) uint8 RGB of its own memory.
+    """
+    cv2 = opencv()
+    out = np.array(image, dtype=np.uint8, order="C")
+    size = (out.shape[0] * out.shape[1]) ** 0.5
+    width = max(1, round(size / 260))
+    names = found.names
+    order = range(len(found) - 1, -1, -1)
+    for index in order:
+        x0, y0, x1, y1 = _corners(found.boxes[index], out.shape)
+        shade = colour(found.labels[index])
+        cv2.rectangle(out, (x0, y0), (x1, y1), shade, width, cv2.LINE_AA)
+    for index in order:
+        text = f"{names[index]} {found.scores[index]:.2f}" if scores else str(names[index])
+        _label(cv2, out, text, _corners(found.boxes[index], out.shape), colour(found.labels[index]), size)
+    return out
+
+
+def mosaic(
+    images: Sequence[NDArray[np.uint8]], *, columns: int, cell: Tuple[int, int] = (240, 320), gap: int = 6
+) -> NDArray[np.uint8]:
+    """Pictures side by side on dark grey, each fitted into a (height, width) cell.
+
+    Raises:
+        ValueError: no pictures.
+    """
+    if not images:
+        raise ValueError("[mosaic] at least one image must be given")
+    cv2 = opencv()
+    rows = -(-len(images) // columns)
+    height, width = cell
+    out = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 24, np.uint8)
+    for index, image in enumerate(images):
+        scale = min(height / image.shape[0], width / image.shape[1])
+        size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        top = gap + (index // columns) * (height + gap) + (height - small.shape[0]) // 2
+        left = gap + (index % columns) * (width + gap) + (width - small.shape[1]) // 2
+        out[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return out
+
+
+def _corners(box: NDArray[np.float32], shape: Sequence[int]) -> List[int]:
+    """Whole pixels inside the picture."""
+    limits = (shape[1] - 1, shape[0] - 1, shape[1] - 1, shape[0] - 1)
+    return [int(min(max(round(float(value)), 0), limit)) for value, limit in zip(box, limits)]
+
+
+def _label(
+    cv2: ModuleType, out: NDArray[np.uint8], text: str, corners: Sequence[int], shade: Colour, size: float
+) -> None:
+    """The name on a filled tab above the box, or inside it at the picture's upper edge."""
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    scale = max(0.32, size / 1150)
+    thick = max(1, round(scale * 1.6))
+    (width, height), below = cv2.getTextSize(text, font, scale, thick)
+    margin = max(2, round(height * 0.35))
+    tall, wide = height + below + margin, width + 2 * margin
+    left = max(0, min(corners[0], out.shape[1] - wide))
+    top = corners[1] - tall if corners[1] >= tall else corners[1]
+    cv2.rectangle(out, (left, top), (left + wide, top + tall), shade, -1)
+    # Black or white, whichever the tab's brightness leaves readable.
+    dark = 0.299 * shade[0] + 0.587 * shade[1] + 0.114 * shade[2] > 140
+    ink = (16, 16, 16) if dark else (255, 255, 255)
+    cv2.putText(out, text, (left + margin, top + margin // 2 + height), font, scale, ink, thick, cv2.LINE_AA)

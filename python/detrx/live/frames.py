@@ -1,0 +1,54 @@
+"""What all sources have in common."""
+
+from __future__ import annotations
+
+import re
+from typing import Iterator, Optional
+
+from detrx.types import Frame
+
+FALLBACK_FPS = 30.0
+"""For files that state no rate or an impossible one."""
+
+
+class Source:
+    """Frames from somewhere, in order. Iterate once; closing it frees the device."""
+
+    name: str = ""
+    """For people; never holds a password."""
+    live: bool = False
+    """Whether it goes on while the reader is busy, so that frames get lost."""
+    fps: Optional[float] = None
+    """Frames a second as far as known; None for pictures."""
+    length: Optional[int] = None
+    """Frames to come as far as known; a container's count may be wrong."""
+    dropped: int = 0
+    """Frames that were lost because the reader was busy."""
+    skipped: int = 0
+    """Pictures that could not be read."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Free the device or file. Closing twice does nothing."""
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_PASSWORD = re.compile(r"(://[^:/?#@\s]*):[^@\s]*@(?=[^@]*$)")
+_SECRET = re.compile(r"\b(pass(?:word|wd)?|pwd|token|key|secret|auth)=[^&\s]*", re.IGNORECASE)
+
+
+def redact(uri: str) -> str:
+    """The URI with its password, and what a query calls a secret, as three stars."""
+    return _SECRET.sub(r"\1=***", _PASSWORD.sub(r"\1:***@", uri))
+
+
+def sane_fps(found: float) -> float:
+    """A container may say 0, NaN or its 90 kHz clock; all of that becomes the fallback."""
+    return float(found) if 0.1 <= found <= 1000 else FALLBACK_FPS

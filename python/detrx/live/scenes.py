@@ -1,0 +1,119 @@
+"""The camera that needs no camera: generated scenes with known truth."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Iterator, Optional, Tuple
+from urllib.parse import parse_qsl, urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detrx.errors import SourceError
+from detrx.live.frames import Source
+from detrx.types import Frame
+
+KEYS = ("fps", "size", "seed", "frames", "live")
+
+
+@dataclass(frozen=True)
+class SceneOptions:
+    """What a ``test://shapes`` URI says."""
+
+    fps: float = 30.0
+    """Frames to one second of the scene; the pace where ``live``."""
+    size: Tuple[int, int] = (480, 640)
+    """(height, width) in pixels."""
+    seed: int = 0
+    frames: int = 300
+    """How many there are; 0 never ends."""
+    live: bool = False
+    """Come at their pace as a camera's do, not whenever the reader is ready."""
+
+
+class SceneSource(Source):
+    """Every frame of a scene, whenever the reader is ready."""
+
+    def __init__(self, options: SceneOptions, *, name: str) -> None:
+        self.name = name
+        self.fps = options.fps
+        self.length = options.frames or None
+        self._options = options
+        self._scenes = make_scenes(options)
+
+    def __iter__(self) -> Iterator[Frame]:
+        index = 0
+        while self.length is None or index < self.length:
+            image, _, _ = self._scenes.frame(index)
+            yield Frame(image, index, index / self._options.fps, self.name)
+            index += 1
+
+
+class SceneReader:
+    """The same for the capture thread, at its pace."""
+
+    def __init__(self, options: SceneOptions) -> None:
+        self.fps = options.fps
+        self._options = options
+        self._scenes = make_scenes(options)
+        self._index = 0
+        self._start = time.monotonic()
+
+    def read(self) -> Optional[NDArray[np.uint8]]:
+        if self._options.frames and self._index >= self._options.frames:
+            return None
+        image: NDArray[np.uint8] = self._scenes.frame(self._index)[0]
+        self._index += 1
+        wait = self._start + self._index / self.fps - time.monotonic()
+        if wait > 0:
+            time.sleep(wait)
+        return image
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def make_scenes(options: SceneOptions) -> Any:
+    """The generator of the scenes; ``.frame(index)`` gives (image, boxes, labels)."""
+    from detrx.data.synthetic import Scenes
+
+    return Scenes(size=options.size, seed=options.seed)
+
+
+def parse_scene(uri: str) -> SceneOptions:
+    """Read ``test://shapes?fps=30&size=480x640&seed=0&frames=300&live=1``.
+
+    Raises:
+        SourceError: another scene, an unknown key, or a value out of range.
+    """
+    parts = urlsplit(uri)
+    if parts.netloc != "shapes":
+        raise SourceError(f"[open_source] test:// has one scene, test://shapes, got {uri!r}")
+    found = dict(parse_qsl(parts.query, keep_blank_values=True))
+    unknown = sorted(set(found) - set(KEYS))
+    if unknown:
+        raise SourceError(f"[open_source] test://shapes knows {', '.join(KEYS)}, got {', '.join(unknown)}")
+    try:
+        height, width = (int(side) for side in found.get("size", "480x640").split("x"))
+        options = SceneOptions(
+            fps=float(found.get("fps", 30)),
+            size=(height, width),
+            seed=int(found.get("seed", 0)),
+            frames=int(found.get("frames", 300)),
+            live=found.get("live", "0") not in ("0", "", "no"),
+        )
+    except ValueError as error:
+        raise SourceError(
+            f"[open_source] {uri!r}: numbers, and size as HEIGHTxWIDTH, must be given ({error})"
+        ) from None
+    if (
+        not 0.1 <= options.fps <= 1000
+        or min(height, width) < 32
+        or max(height, width) > 8192
+        or options.frames < 0
+    ):
+        raise SourceError(
+            f"[open_source] {uri!r}: fps 0.1 to 1000, sides 32 to 8192 and frames from 0 are allowed"
+        )
+    return options

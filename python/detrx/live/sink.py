@@ -1,0 +1,234 @@
+"""Where frames and detections end: pictures, video, records, a window."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detrx.errors import SourceError
+from detrx.images import IMAGE_SUFFIXES, opencv
+from detrx.live.frames import FALLBACK_FPS
+from detrx.types import Detections, Frame
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One frame at the end of the loop."""
+
+    frame: Frame
+    found: Detections
+    picture: NDArray[np.uint8]
+    """(H, W, 3) RGB: with the boxes on it where a sink wants them, else the frame's own image."""
+
+
+class Sink:
+    """Takes each frame with what was found in it. ``close`` finishes the file, also after Ctrl-C."""
+
+    wants_picture: bool = False
+    """Whether ``write`` needs the boxes drawn; nothing is drawn where no sink wants it."""
+
+    def write(self, shown: Shown) -> None:
+        """Take one frame."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Finish. Closing twice does nothing."""
+
+
+class StopLoop(Exception):  # noqa: N818 - a request, not an error
+    """What a sink raises when its user asks to stop."""
+
+
+class PictureSink(Sink):
+    """One annotated picture a frame: the file's own name, or ``frame_000012.jpg`` where there is no file."""
+
+    wants_picture = True
+
+    def __init__(self, folder: Path, *, root: Optional[Path] = None) -> None:
+        """``root`` is the folder of the source: what lies below it keeps its subfolders."""
+        self.folder = folder
+        self.written: List[Path] = []
+        self._root = root
+        self._taken: Dict[Path, str] = {}
+
+    def write(self, shown: Shown) -> None:
+        path = self._place(shown.frame)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_picture(path, shown.picture)
+        self.written.append(path)
+
+    def _place(self, frame: Frame) -> Path:
+        source = Path(frame.name)
+        if not source.is_file() or source.suffix.lower() not in IMAGE_SUFFIXES:
+            return self.folder / f"frame_{frame.index:06d}.jpg"
+        inside = self._root is not None and self._root in source.parents
+        name = source.relative_to(self._root) if inside and self._root is not None else Path(source.name)
+        path = self.folder / name.with_suffix(".jpg")
+        # Two sources of one stem - a.png and a.jpg - must not overwrite each other.
+        if self._taken.setdefault(path, frame.name) != frame.name:
+            path = path.with_name(f"{source.stem}_{source.suffix[1:].lower()}_{frame.index:06d}.jpg")
+            self._taken[path] = frame.name
+        return path
+
+
+class VideoSink(Sink):
+    """One video file; playable up to the last frame whatever ends the loop."""
+
+    wants_picture = True
+
+    def __init__(self, path: Path, *, fps: Optional[float], codecs: Sequence[str] = ("mp4v",)) -> None:
+        self.path = path
+        self._fps = fps or FALLBACK_FPS
+        self._codecs = codecs
+        self._writer: Any = None
+        self._size: Tuple[int, int] = (0, 0)
+
+    def write(self, shown: Shown) -> None:
+        cv2 = opencv()
+        picture = shown.picture
+        if self._writer is None:
+            self._open(picture)
+        size = (picture.shape[1], picture.shape[0])
+        if size != self._size:
+            picture = cv2.resize(picture, self._size)
+        self._writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+    def close(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.release()
+
+    def _open(self, picture: NDArray[np.uint8]) -> None:
+        """Most codecs need even sides."""
+        cv2 = opencv()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._size = (max(2, picture.shape[1] // 2 * 2), max(2, picture.shape[0] // 2 * 2))
+        for codec in self._codecs:
+            writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*codec), self._fps, self._size)
+            if writer.isOpened():
+                self._writer = writer
+                return
+        raise SourceError(
+            f"[VideoSink] {self.path} cannot be written with {' or '.join(self._codecs)}; "
+            f"check the folder's permission, or write pictures with --save pictures"
+        )
+
+
+class JsonLinesSink(Sink):
+    """One JSON line a frame: frame, seconds, name, and objects with box, score, label, name, category_id."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: Any = path.open("w", encoding="utf-8")
+
+    def write(self, shown: Shown) -> None:
+        frame, found = shown.frame, shown.found
+        line = {"frame": frame.index, "seconds": round(frame.seconds, 4), "name": frame.name}
+        self._file.write(json.dumps({**line, "objects": as_objects(found)}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class CocoSink(Sink):
+    """COCO results with the list of their images, written at the end through a temporary file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._images: List[Dict[str, Any]] = []
+        self._annotations: List[Dict[str, Any]] = []
+        self._categories: List[Dict[str, Any]] = []
+        self._closed = False
+
+    def write(self, shown: Shown) -> None:
+        frame, found = shown.frame, shown.found
+        image_id = len(self._images) + 1
+        height, width = frame.image.shape[:2]
+        name = frame.name if Path(frame.name).is_file() else f"{frame.name}#{frame.index}"
+        self._images.append({"id": image_id, "file_name": name, "width": width, "height": height})
+        for result in found.to_coco(image_id=image_id):
+            box = result["bbox"]
+            extra = {"id": len(self._annotations) + 1, "area": round(box[2] * box[3], 3), "iscrowd": 0}
+            self._annotations.append({**result, **extra})
+        if not self._categories:
+            pairs = zip(found.category_ids or range(len(found.class_names)), found.class_names)
+            self._categories = [{"id": int(number), "name": name} for number, name in pairs]
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        content = {"images": self._images, "annotations": self._annotations, "categories": self._categories}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_name(self.path.name + ".part")
+        part.write_text(json.dumps(content), encoding="utf-8")
+        part.replace(self.path)
+
+
+class WindowSink(Sink):
+    """A window on this machine's display; q, Escape or its close button ends the loop."""
+
+    wants_picture = True
+
+    def __init__(self, title: str = "detrx") -> None:
+        self._title = title
+        self._cv2 = opencv()
+
+    def write(self, shown: Shown) -> None:
+        cv2 = self._cv2
+        cv2.imshow(self._title, cv2.cvtColor(shown.picture, cv2.COLOR_RGB2BGR))
+        pressed = cv2.waitKey(1) & 0xFF
+        closed = cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
+        if pressed in (ord("q"), 27) or closed:
+            raise StopLoop
+
+    def close(self) -> None:
+        self._cv2.destroyAllWindows()
+
+
+def why_no_window() -> Optional[str]:
+    """What keeps a window from opening here, or None."""
+    linux = sys.platform.startswith("linux")
+    if linux and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return "this machine has no display (DISPLAY and WAYLAND_DISPLAY are empty)"
+    gui = [line for line in opencv().getBuildInformation().splitlines() if line.strip().startswith("GUI:")]
+    if gui and gui[0].split(":")[1].strip() == "NONE":
+        return "this OpenCV was built without windows (opencv-python-headless)"
+    return None
+
+
+def as_objects(found: Detections) -> List[Dict[str, Any]]:
+    """What the JSON lines say of each object; box is x0, y0, x1, y1 in pixels of the image."""
+    ids = found.category_ids
+    return [
+        {
+            "box": [round(float(value), 2) for value in box],
+            "score": round(score, 5),
+            "label": label,
+            "name": str(name),
+            "category_id": int(ids[label]) if ids else label,
+        }
+        for (box, score, label), name in zip(found, found.names)
+    ]
+
+
+def write_picture(path: Union[str, Path], picture: NDArray[np.uint8]) -> None:
+    """Write (H, W, 3) RGB as the suffix says.
+
+    Raises:
+        SourceError: it cannot be written.
+    """
+    cv2 = opencv()
+    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+        raise SourceError(
+            f"[PictureSink] {path} cannot be written; check the folder's permission and the disk"
+        )
