@@ -50,16 +50,6 @@ def assign_counting(cost: Tensor, counts: Tensor, *, threads: int | None = None)
     problems, targets, _ = cost.shape
     match = torch.empty(problems, targets, dtype=torch.int64)
     bad = torch.empty(problems, dtype=torch.int64)
-    if not hasattr(native.load(), "assign"):
-        import numpy as np
-
-        from detrx.ops.reference import assign as plain
-
-        values = cost.detach().to("cpu", torch.float32)
-        used = torch.arange(targets) < counts.cpu()[:, None]
-        bad = (~values.isfinite()).sum(-1).mul(used).sum(-1)
-        clean = torch.nan_to_num(values, nan=1e6, posinf=1e6, neginf=1e6)
-        return torch.from_numpy(plain(clean.transpose(1, 2).numpy(), np.asarray(counts.cpu()))), bad
     native.load().assign(
         cost.detach().to("cpu", torch.float32).numpy(),
         counts.to("cpu", torch.int32).contiguous().numpy(),

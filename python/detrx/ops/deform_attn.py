@@ -57,8 +57,10 @@ def deform_attn_gather(
 
     Four corners of every point are rows of one table, so one flat gather reads them all.
     """
-    batch, pixels, heads, channels = values.shape
-    queries, points = locations.shape[1], locations.shape[3]
+    batch = values.shape[0]
+    # Plain numbers: a traced graph then holds them as constants, and only the batch may vary.
+    pixels, heads, channels = (int(side) for side in values.shape[1:])
+    queries, points = int(locations.shape[1]), int(locations.shape[3])
     where, share = _corners(shapes, locations.float(), points_per_level)
     image = torch.arange(batch, device=values.device).reshape(-1, 1, 1, 1) * pixels
     head = torch.arange(heads, device=values.device).reshape(1, 1, -1, 1)
@@ -96,8 +98,8 @@ def _levels(
     rows: list[tuple[int, int, int]] = []
     start = 0
     for (height, width), points in zip(shapes, points_per_level):
-        rows += [(height, width, start)] * points
-        start += height * width
+        rows += [(int(height), int(width), start)] * points
+        start += int(height) * int(width)
     table = torch.tensor(rows, dtype=like.dtype, device=like.device)
     return table[:, 0], table[:, 1], table[:, 2]
 

@@ -1,0 +1,10 @@
+// What each file of this folder adds to the module.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace detrx {
+
+void bind_ops(pybind11::module_& m);
+
+}  // namespace detrx

@@ -1,0 +1,25 @@
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "bindings/bind.h"
+#include "bindings/tensor_caster.h"
+#include "cpu/assign.h"
+#include "cpu/deform_attn.h"
+
+namespace py = pybind11;
+
+namespace detrx {
+
+void bind_ops(py::module_& m) {
+  using Release = py::call_guard<py::gil_scoped_release>;
+  m.def("assign", &cpu::assign, py::arg("cost"), py::arg("counts"), py::arg("match"),
+        py::arg("bad"), py::arg("threads"), Release());
+  m.def("deform_attn", &cpu::deform_attn, py::arg("values"), py::arg("sides"), py::arg("locations"),
+        py::arg("weights"), py::arg("points"), py::arg("out"), py::arg("threads"), Release());
+  m.def("deform_attn_backward", &cpu::deform_attn_backward, py::arg("grad"), py::arg("values"),
+        py::arg("sides"), py::arg("locations"), py::arg("weights"), py::arg("points"),
+        py::arg("grad_values"), py::arg("grad_locations"), py::arg("grad_weights"),
+        py::arg("threads"), Release());
+}
+
+}  // namespace detrx

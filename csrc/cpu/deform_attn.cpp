@@ -1,0 +1,289 @@
+#include "cpu/deform_attn.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "core/inline.h"
+#include "cpu/parallel.h"
+
+namespace detrx::cpu {
+namespace {
+
+constexpr int kLanes = 8;
+typedef float Lanes __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+
+// How many queries one thread takes at a time on the way forward.
+constexpr std::int64_t kQueries = 32;
+
+// The level of one of the P points.
+struct Level {
+  std::int64_t height;
+  std::int64_t width;
+  std::int64_t start;  // its first pixel
+};
+
+struct Problem {
+  std::int64_t images, pixels, heads, channels, queries, points;
+  std::vector<Level> levels;  // of each point
+  const float* values;
+  const float* locations;
+  const float* weights;
+  const float* grad = nullptr;
+  float* out = nullptr;
+  float* grad_values = nullptr;
+  float* grad_locations = nullptr;
+  float* grad_weights = nullptr;
+};
+
+// The four pixels around a point: left and right of the row above, then of the row below.
+struct Corners {
+  std::int64_t at[4];  // offset into values, or -1 outside
+  float share[4];
+  float across, down;  // how far from the left and from the upper pixel
+};
+
+DETRX_INLINE void find_corners(const Problem& p, const Level& level, const float* location,
+                               std::int64_t base, Corners& c) {
+  // Far outside is all alike, and the clamp keeps the conversion to an integer defined; a NaN
+  // becomes a place outside.
+  const float x = location[0] * static_cast<float>(level.width) - 0.5F;
+  const float y = location[1] * static_cast<float>(level.height) - 0.5F;
+  const bool near = x > -1 && y > -1 && x < static_cast<float>(level.width) &&
+                    y < static_cast<float>(level.height);
+  const float left = near ? std::floor(x) : -2.0F, above = near ? std::floor(y) : -2.0F;
+  c.across = near ? x - left : 0.0F;
+  c.down = near ? y - above : 0.0F;
+  const auto column = static_cast<std::int64_t>(left), row = static_cast<std::int64_t>(above);
+  const std::int64_t step = p.heads * p.channels;
+  for (int k = 0; k < 4; ++k) {
+    const std::int64_t i = row + k / 2, j = column + k % 2;
+    const bool inside = i >= 0 && i < level.height && j >= 0 && j < level.width;
+    c.at[k] = inside ? base + (level.start + i * level.width + j) * step : -1;
+    c.share[k] = (k / 2 ? c.down : 1 - c.down) * (k % 2 ? c.across : 1 - c.across);
+  }
+}
+
+template <int Channels>  // 0: known only when run, any number
+DETRX_INLINE void sample_query(const Problem& p, std::int64_t image, std::int64_t query,
+                               std::int64_t head) {
+  const std::int64_t channels = Channels ? Channels : p.channels;
+  const std::int64_t place = (image * p.queries + query) * p.heads + head;
+  const std::int64_t base = (image * p.pixels * p.heads + head) * channels;
+  float* const out = p.out + place * channels;
+  Lanes sum[Channels ? Channels / kLanes : 1] = {};
+  if (!Channels) std::fill(out, out + channels, 0.0F);
+  for (std::int64_t k = 0; k < p.points; ++k) {
+    Corners c;
+    const std::int64_t point = place * p.points + k;
+    find_corners(p, p.levels[static_cast<std::size_t>(k)], p.locations + 2 * point, base, c);
+    for (int corner = 0; corner < 4; ++corner) {
+      if (c.at[corner] < 0) continue;
+      const float* const pixel = p.values + c.at[corner];
+      const float scale = c.share[corner] * p.weights[point];
+      if (Channels) {
+        for (int i = 0; i < Channels / kLanes; ++i) {
+          sum[i] += scale * *reinterpret_cast<const Lanes*>(pixel + i * kLanes);
+        }
+      } else {
+        for (std::int64_t d = 0; d < channels; ++d) out[d] += scale * pixel[d];
+      }
+    }
+  }
+  for (int i = 0; i < Channels / kLanes; ++i) *reinterpret_cast<Lanes*>(out + i * kLanes) = sum[i];
+}
+
+// Adds scale * grad to the gradient of a pixel and returns the pixel's product with grad.
+template <int Channels>
+DETRX_INLINE float meet_pixel(const float* grad, const float* pixel, float* grad_pixel, float scale,
+                              std::int64_t channels) {
+  float product = 0.0F;
+  if (Channels) {
+    Lanes products = {};
+    for (int i = 0; i < Channels / kLanes; ++i) {
+      const Lanes g = *reinterpret_cast<const Lanes*>(grad + i * kLanes);
+      products += g * *reinterpret_cast<const Lanes*>(pixel + i * kLanes);
+      *reinterpret_cast<Lanes*>(grad_pixel + i * kLanes) += scale * g;
+    }
+    const float low = (products[0] + products[4]) + (products[2] + products[6]);
+    const float high = (products[1] + products[5]) + (products[3] + products[7]);
+    product = low + high;
+  } else {
+    for (std::int64_t d = 0; d < channels; ++d) {
+      product += grad[d] * pixel[d];
+      grad_pixel[d] += scale * grad[d];
+    }
+  }
+  return product;
+}
+
+template <int Channels>
+DETRX_INLINE void differentiate_query(const Problem& p, std::int64_t image, std::int64_t query,
+                                      std::int64_t head) {
+  const std::int64_t channels = Channels ? Channels : p.channels;
+  const std::int64_t place = (image * p.queries + query) * p.heads + head;
+  const std::int64_t base = (image * p.pixels * p.heads + head) * channels;
+  const float* const grad = p.grad + place * channels;
+  for (std::int64_t k = 0; k < p.points; ++k) {
+    Corners c;
+    const std::int64_t point = place * p.points + k;
+    const Level& level = p.levels[static_cast<std::size_t>(k)];
+    find_corners(p, level, p.locations + 2 * point, base, c);
+    const float weight = p.weights[point];
+    float product[4] = {};
+    for (int i = 0; i < 4; ++i) {
+      if (c.at[i] < 0) continue;
+      product[i] = meet_pixel<Channels>(grad, p.values + c.at[i], p.grad_values + c.at[i],
+                                        weight * c.share[i], channels);
+    }
+    const float above = product[1] - product[0], below = product[3] - product[2];
+    const float left = product[2] - product[0], right = product[3] - product[1];
+    p.grad_weights[point] = c.share[0] * product[0] + c.share[1] * product[1] +
+                            c.share[2] * product[2] + c.share[3] * product[3];
+    p.grad_locations[2 * point] =
+        weight * static_cast<float>(level.width) * (above + c.down * (below - above));
+    p.grad_locations[2 * point + 1] =
+        weight * static_cast<float>(level.height) * (left + c.across * (right - left));
+  }
+}
+
+// One block of queries of one image: it writes to places of its own.
+template <int Channels>
+DETRX_INLINE void sample_block(const Problem& p, std::int64_t task) {
+  const std::int64_t blocks = (p.queries + kQueries - 1) / kQueries;
+  const std::int64_t image = task / blocks, first = task % blocks * kQueries;
+  for (std::int64_t query = first; query < std::min(first + kQueries, p.queries); ++query) {
+    for (std::int64_t head = 0; head < p.heads; ++head) {
+      sample_query<Channels>(p, image, query, head);
+    }
+  }
+}
+
+// One head of one image: no other task adds to its gradient of values, and the order is always the
+// same.
+template <int Channels>
+DETRX_INLINE void differentiate_head(const Problem& p, std::int64_t task) {
+  const std::int64_t image = task / p.heads, head = task % p.heads;
+  for (std::int64_t pixel = 0; pixel < p.pixels; ++pixel) {
+    float* const to = p.grad_values + ((image * p.pixels + pixel) * p.heads + head) * p.channels;
+    std::fill(to, to + p.channels, 0.0F);
+  }
+  for (std::int64_t query = 0; query < p.queries; ++query) {
+    differentiate_query<Channels>(p, image, query, head);
+  }
+}
+
+DETRX_INLINE void sample(const Problem& p, std::int64_t task) {
+  if (p.channels == 16) return sample_block<16>(p, task);
+  if (p.channels == 32) return sample_block<32>(p, task);
+  sample_block<0>(p, task);
+}
+
+DETRX_INLINE void differentiate(const Problem& p, std::int64_t task) {
+  if (p.channels == 16) return differentiate_head<16>(p, task);
+  if (p.channels == 32) return differentiate_head<32>(p, task);
+  differentiate_head<0>(p, task);
+}
+
+#if DETRX_X86
+DETRX_AVX2 void sample_avx2(const Problem& p, std::int64_t task) { sample(p, task); }
+DETRX_AVX2 void differentiate_avx2(const Problem& p, std::int64_t task) { differentiate(p, task); }
+#endif
+void sample_plain(const Problem& p, std::int64_t task) { sample(p, task); }
+void differentiate_plain(const Problem& p, std::int64_t task) { differentiate(p, task); }
+
+using Work = void (*)(const Problem&, std::int64_t);
+
+Work best(Work avx2, Work plain) { return has_avx2() ? avx2 : plain; }
+
+#if DETRX_X86
+Work sampler() { return best(sample_avx2, sample_plain); }
+Work differentiator() { return best(differentiate_avx2, differentiate_plain); }
+#else
+Work sampler() { return sample_plain; }
+Work differentiator() { return differentiate_plain; }
+#endif
+
+std::vector<Level> levels_of_points(const std::vector<std::int64_t>& sides,
+                                    const std::vector<std::int64_t>& points, std::int64_t pixels) {
+  require(sides.size() == 2 * points.size(), "[deform_attn] need two sides and a number of points ",
+          "for each level, got ", sides.size(), " sides for ", points.size(), " levels");
+  std::vector<Level> levels;
+  std::int64_t start = 0;
+  for (std::size_t i = 0; i < points.size(); ++i) {
+    const Level level{sides[2 * i], sides[2 * i + 1], start};
+    require(level.height > 0 && level.width > 0 && points[i] >= 0,
+            "[deform_attn] sides must be positive and points >= 0");
+    levels.insert(levels.end(), static_cast<std::size_t>(points[i]), level);
+    start += level.height * level.width;
+  }
+  require(start == pixels, "[deform_attn] values must have ", start, " pixels, got ", pixels);
+  return levels;
+}
+
+Problem make_problem(const TensorView<const float, 4>& values,
+                     const std::vector<std::int64_t>& sides,
+                     const TensorView<const float, 5>& locations,
+                     const TensorView<const float, 4>& weights,
+                     const std::vector<std::int64_t>& points, int threads) {
+  const std::int64_t images = values.shape[0], heads = values.shape[2];
+  const std::int64_t queries = weights.shape[1];
+  const std::int64_t all = std::accumulate(points.begin(), points.end(), std::int64_t{0});
+  require_shape("deform_attn", "weights", weights, {images, queries, heads, all});
+  require_shape("deform_attn", "locations", locations, {images, queries, heads, all, 2});
+  require_contiguous("deform_attn", "values", values);
+  require_contiguous("deform_attn", "locations", locations);
+  require_contiguous("deform_attn", "weights", weights);
+  require(threads >= 1, "[deform_attn] threads must be >= 1, got ", threads);
+  Problem p{};
+  p.images = images;
+  p.pixels = values.shape[1];
+  p.heads = heads;
+  p.channels = values.shape[3];
+  p.queries = queries;
+  p.points = all;
+  p.levels = levels_of_points(sides, points, p.pixels);
+  p.values = values.data;
+  p.locations = locations.data;
+  p.weights = weights.data;
+  return p;
+}
+
+}  // namespace
+
+void deform_attn(TensorView<const float, 4> values, const std::vector<std::int64_t>& sides,
+                 TensorView<const float, 5> locations, TensorView<const float, 4> weights,
+                 const std::vector<std::int64_t>& points, TensorView<float, 3> out, int threads) {
+  Problem p = make_problem(values, sides, locations, weights, points, threads);
+  require_shape("deform_attn", "out", out, {p.images, p.queries, p.heads * p.channels});
+  require_contiguous("deform_attn", "out", out);
+  p.out = out.data;
+  const Work work = sampler();
+  parallel(p.images * ((p.queries + kQueries - 1) / kQueries), threads,
+           [&](std::int64_t task) { work(p, task); });
+}
+
+void deform_attn_backward(TensorView<const float, 3> grad, TensorView<const float, 4> values,
+                          const std::vector<std::int64_t>& sides,
+                          TensorView<const float, 5> locations, TensorView<const float, 4> weights,
+                          const std::vector<std::int64_t>& points, TensorView<float, 4> grad_values,
+                          TensorView<float, 5> grad_locations, TensorView<float, 4> grad_weights,
+                          int threads) {
+  Problem p = make_problem(values, sides, locations, weights, points, threads);
+  require_shape("deform_attn_backward", "grad", grad, {p.images, p.queries, p.heads * p.channels});
+  require_shape("deform_attn_backward", "grad_values", grad_values, values.shape);
+  require_shape("deform_attn_backward", "grad_locations", grad_locations, locations.shape);
+  require_shape("deform_attn_backward", "grad_weights", grad_weights, weights.shape);
+  require_contiguous("deform_attn_backward", "grad", grad);
+  require_contiguous("deform_attn_backward", "grad_values", grad_values);
+  require_contiguous("deform_attn_backward", "grad_locations", grad_locations);
+  require_contiguous("deform_attn_backward", "grad_weights", grad_weights);
+  p.grad = grad.data;
+  p.grad_values = grad_values.data;
+  p.grad_locations = grad_locations.data;
+  p.grad_weights = grad_weights.data;
+  const Work work = differentiator();
+  parallel(p.images * p.heads, threads, [&](std::int64_t task) { work(p, task); });
+}
+
+}  // namespace detrx::cpu
