@@ -17,6 +17,10 @@ from detrx.errors import CheckpointError, ConfigError
 from detrx.models.files import read_tensors
 
 
+_PROJECTION = "layer1.0.downsample."
+"""Where RT-DETR's small ResNets have a projection that timm's have not."""
+
+
 @dataclass(frozen=True)
 class BackboneReport:
     """What became of a weights file."""
@@ -34,7 +38,9 @@ class Backbone(nn.Module):
         ConfigError: timm has no such network, it has no features, or none of a wanted stride.
     """
 
-    def __init__(self, name: str, *, levels: Sequence[int], padding: str = "") -> None:
+    def __init__(
+        self, name: str, *, levels: Sequence[int], padding: str = "", projection: bool = False
+    ) -> None:
         super().__init__()
         self.name = name
         wanted = _indices(name, levels)
@@ -49,6 +55,8 @@ class Backbone(nn.Module):
         self.channels: list[int] = list(self.net.feature_info.channels())
         _drop_unused_stages(self.net)
         _make_padding_static(self.net)
+        if projection:
+            _project_first_shortcut(self.net, name)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         return cast("list[Tensor]", self.net(pixels))
@@ -74,7 +82,7 @@ class Backbone(nn.Module):
         """
         own = self.net.state_dict()
         theirs = {_ours(key, set(own)): key for key in tensors}
-        needed = {key for key in own if not key.endswith("num_batches_tracked")}
+        needed = {k for k in own if not k.endswith("num_batches_tracked") and not k.startswith(_PROJECTION)}
         missing = sorted(needed - set(theirs))
         misfit = [
             f"{k} {tuple(tensors[theirs[k]].shape)} for {tuple(own[k].shape)}"
@@ -165,6 +173,17 @@ def _make_padding_static(module: nn.Module) -> None:
         if type(conv).__name__ == "Conv2dSame":
             # The same parameters; only how much is padded no longer hangs on the input at run time.
             conv.__class__ = _EvenSameConv
+
+
+def _project_first_shortcut(net: nn.Module, name: str) -> None:
+    """Begins as the identity, so that timm's weights, which lack it, still fit."""
+    if name not in ("resnet18d", "resnet34d"):
+        raise ConfigError(f"[Backbone] projection is only for resnet18d and resnet34d, got {name}")
+    block = net.get_submodule("layer1.0")
+    channels = cast(nn.Conv2d, block.conv1).in_channels
+    conv = nn.Conv2d(channels, channels, 1, bias=False)
+    nn.init.dirac_(conv.weight)
+    block.downsample = nn.Sequential(nn.Identity(), conv, nn.BatchNorm2d(channels))
 
 
 def _drop_unused_stages(net: nn.Module) -> None:

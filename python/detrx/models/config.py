@@ -21,6 +21,8 @@ class RtConfig:
     """A timm network with ``features_only``."""
     backbone_padding: Literal["", "same"] = ""
     """"same" pads as TensorFlow does, for weights that were trained there; only timm's EfficientNet relatives."""
+    backbone_projection: bool = False
+    """Project the first shortcut too, as RT-DETR's ResNet-18 and 34 do; only for timm's resnet18d and 34d."""
     levels: tuple[int, ...] = (8, 16, 32)
     """Strides of the feature maps in pixels, rising."""
     hidden: int = 256

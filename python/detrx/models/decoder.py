@@ -160,7 +160,7 @@ class Decoder(QuerySelection):
         width = config.decoder_hidden
         super().__init__(width, classes=classes, queries=config.queries)
         self.config, self.classes = config, classes
-        same = config.hidden == width
+        same = config.hidden == width and config.head == "dfine"  # RT-DETRv2 projects in any case
         self.input_proj = nn.ModuleList(
             nn.Identity() if same else ConvNorm(config.hidden, width) for _ in config.levels
         )

@@ -25,7 +25,12 @@ class RtDetr(nn.Module):
         super().__init__()
         self.config = config
         self.classes = classes
-        self.backbone = Backbone(config.backbone, levels=config.levels, padding=config.backbone_padding)
+        self.backbone = Backbone(
+            config.backbone,
+            levels=config.levels,
+            padding=config.backbone_padding,
+            projection=config.backbone_projection,
+        )
         self.encoder = HybridEncoder(self.backbone.channels, config)
         kind: type[BoxDecoder | DistributionDecoder]
         kind = DistributionDecoder if config.head == "dfine" else BoxDecoder

@@ -30,7 +30,14 @@ _X = replace(
     _L, name="rt-x", backbone="hgnetv2_b5", hidden=384, encoder_feedforward=2048, reg_scale=8.0
 )
 _R50 = RtConfig(name="rtdetrv2-r50", backbone="resnet50d", head="rtdetrv2", neck="csp", decoder_layers=6)
-_R18 = replace(_R50, name="rtdetrv2-r18", backbone="resnet18d", neck_expansion=0.5, decoder_layers=3)
+_R18 = replace(
+    _R50,
+    name="rtdetrv2-r18",
+    backbone="resnet18d",
+    backbone_projection=True,
+    neck_expansion=0.5,
+    decoder_layers=3,
+)
 _R34 = replace(_R18, name="rtdetrv2-r34", backbone="resnet34d", decoder_layers=4)
 _R50M = replace(_R50, name="rtdetrv2-r50m", neck_expansion=0.5, eval_layer=2)
 _R101 = replace(_R50, name="rtdetrv2-r101", backbone="resnet101d", hidden=384, encoder_feedforward=2048)
