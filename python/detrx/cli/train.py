@@ -1,0 +1,129 @@
+"""detrx train: settings from the command line and files, the table at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from detrx.errors import ConfigError
+from detrx.train.config import TrainConfig
+from detrx.train.config_file import differences, read_config, read_settings
+from detrx.train.folder import CONFIG
+
+if TYPE_CHECKING:
+    from detrx.train.run import RunResult
+
+
+def run(args: Sequence[str]) -> int:
+    """Train; returns the exit code.
+
+    Raises:
+        DetrxError: whatever stops the run.
+    """
+    config = parse(args)
+    from detrx.train.run import train
+
+    result = train(config)
+    show(result, config)
+    return 0
+
+
+def parse(args: Sequence[str]) -> TrainConfig:
+    """Settings from the command line, over those of ``--config FILE`` or of the run that ``--resume`` names.
+
+    Raises:
+        ConfigError: a file that cannot be read, an unknown key, or a value that does not fit.
+    """
+    rest, file = _take_option(args, "--config")
+    path = Path(file) if file else _resumed_config(rest)
+    base = read_config(path) if path else TrainConfig()
+    if path:
+        base = _without_other_length(base, rest)
+    found = tyro.cli(
+        TrainConfig,
+        args=list(rest),
+        default=base,
+        prog="detrx train",
+        description="Train a detector on a COCO data set. --config FILE.yaml reads settings; the command line wins.",
+    )
+    if path:
+        _say_overrides(path, base, found)
+    return found
+
+
+def _take_option(args: Sequence[str], name: str) -> Tuple[List[str], Optional[str]]:
+    """The arguments without an option of the form ``name VALUE`` or ``name=VALUE``, and its value."""
+    rest: List[str] = []
+    value: Optional[str] = None
+    items = iter(args)
+    for item in items:
+        if item == name:
+            value = next(items, None)
+            if value is None:
+                raise ConfigError(f"[config] {name} must be followed by a file")
+        elif item.startswith(name + "="):
+            value = item[len(name) + 1 :]
+        else:
+            rest.append(item)
+    return rest, value
+
+
+def _resumed_config(args: Sequence[str]) -> Optional[Path]:
+    """The settings of the run that is to go on, so that they need not be typed again."""
+    _, resume = _take_option(args, "--resume")
+    _, out = _take_option(args, "--out")
+    place = out if resume == "auto" else resume
+    if not place:
+        return None
+    folder = Path(place) if Path(place).is_dir() else Path(place).parent
+    path = folder / CONFIG
+    return path if path.is_file() else None
+
+
+def _without_other_length(base: TrainConfig, args: Sequence[str]) -> TrainConfig:
+    """A length on the command line replaces the file's, be it in epochs or minutes."""
+    has = [
+        name for name in ("--epochs", "--minutes") if any(a == name or a.startswith(name + "=") for a in args)
+    ]
+    return dataclasses.replace(base, epochs=None, minutes=None) if has else base
+
+
+def _say_overrides(path: Path, base: TrainConfig, found: TrainConfig) -> None:
+    asked = read_settings(path)
+    for key, (old, new) in differences(base, found).items():
+        if key.split(".")[0] in asked:
+            print(f"{key}: {new} from the command line, not {old} from {path}", file=sys.stderr)
+
+
+def show(result: RunResult, config: TrainConfig) -> None:
+    """The scores and the next commands to type."""
+    metrics = result.metrics
+    table = Table(title=f"{result.folder}: {result.steps} steps, {result.pictures_per_second:.1f} pictures/s")
+    for heading in ("class", "mAP", "AP50"):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    table.add_row("all", _share(metrics.ap), _share(metrics.ap50))
+    for name, (ap, ap50) in metrics.per_class.items():
+        table.add_row(name, _share(ap), _share(ap50))
+    Console(highlight=False).print(table)
+    print(f"best mAP {result.best_map:.3f} in {result.best}, after {result.seconds / 60:.1f} minutes")
+    print("next:")
+    for command in next_commands(result.best, config.data):
+        print(f"  {command}")
+
+
+def next_commands(best: Path, data: str) -> List[str]:
+    return [
+        f"detrx eval {best} --data {data} --split test",
+        f"detrx export {best} --to onnx",
+        f"detrx detect {best} PHOTO_OR_FOLDER",
+    ]
+
+
+def _share(value: Any) -> str:
+    return "-" if value < 0 else f"{value:.3f}"

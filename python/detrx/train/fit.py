@@ -1,0 +1,228 @@
+"""The run from the first epoch to the last: steps, evaluations, saves, and stopping in between."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from detrx.models.checkpoint import read_checkpoint
+from detrx.models.zoo import RtConfig
+from detrx.tensors import Batch
+from detrx.train.config import TrainConfig
+from detrx.train.folder import BEST, STATE, RunFolder
+from detrx.train.log import Log
+from detrx.train.loop import BAD_IN_A_ROW, Step, Trainer
+from detrx.train.report import Means, Pace, Report, memory_mb
+from detrx.train.schedule import Clock, is_strong
+from detrx.train.signals import Stop
+from detrx.train.state import Position, save_best, save_state
+from detrx.types import ModelInfo
+
+if TYPE_CHECKING:
+    from detrx.data.loader import TrainLoader
+    from detrx.evaluation.coco import Metrics
+
+EVALUATIONS = 10
+"""How many a run has unless told otherwise."""
+LOG_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What every checkpoint of the run says of itself."""
+
+    info: ModelInfo
+    model: RtConfig
+    config: TrainConfig
+
+
+class Fit:
+    """One process's share of a run."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        loader: TrainLoader,
+        *,
+        clock: Clock,
+        position: Position,
+        evaluate: Callable[[], Metrics],
+        folder: RunFolder,
+        kept: Kept,
+        report: Report,
+    ) -> None:
+        self.trainer, self.loader, self.clock, self.position = trainer, loader, clock, position
+        self._evaluate, self._folder, self._kept, self._report = evaluate, folder, kept, report
+        self._log = Log(folder, rows=position.log_rows, resumes=position.resumes)
+        self._means = Means()
+        self._saved = self._logged = time.monotonic()
+        self._rate = 0.0
+
+    def run(self, stop: Stop) -> None:
+        """Train to the end, or until ``stop`` was asked; the state is saved either way.
+
+        Raises:
+            CheckpointError: the state cannot be written.
+            TrainingError: the numbers stay NaN or infinite.
+        """
+        while not self._is_done() and stop.number is None:
+            self._epoch(stop)
+            if stop.number is None and self._evaluation_is_due():
+                self._score()
+            self._save_if_due()
+        if stop.number is None and self.position.evaluated_step != self.clock.step:
+            self._score()
+        if self._means.count:
+            self._write_log()
+        self._save()
+
+    # --- steps
+
+    def _epoch(self, stop: Stop) -> None:
+        place = self.position
+        if place.batch == 0:
+            place.strong = is_strong(self.clock.progress, until=self._kept.config.strong_until)
+        started = time.monotonic()
+        for batch in self._batches():
+            self._step(batch)
+            place.training_seconds += time.monotonic() - started
+            if stop.number is not None or self._is_over():
+                break
+            if place.batch < len(self.loader):
+                self._save_if_due()
+            started = time.monotonic()
+        if place.batch >= len(self.loader) or self._is_over():
+            place.epoch, place.batch = place.epoch + 1, 0
+
+    def _batches(self) -> Iterator[Batch]:
+        place = self.position
+        return islice(self.loader.epoch(place.epoch, strong=place.strong), place.batch, None)
+
+    def _step(self, batch: Batch) -> None:
+        done: Step = self.trainer.step(batch, self.clock.progress)
+        place = self.position
+        place.batch += 1
+        self.clock.step += 1
+        place.pictures += len(batch.pixels)
+        self._rate = done.rate
+        if done.terms is not None:
+            self._means.add(done.terms)
+        elif self.trainer.health.in_row >= BAD_IN_A_ROW:
+            self._recover()
+        if time.monotonic() - self._logged >= LOG_SECONDS:
+            self._write_log()
+
+    def _recover(self) -> None:
+        best = self._folder.path / BEST
+        weights = None
+        if best.is_file():
+            found = read_checkpoint(best).tensors
+            weights = {name[len("model.") :]: t for name, t in found.items() if name.startswith("model.")}
+        self.trainer.recover(weights)
+        self._report.say(
+            f"{BAD_IN_A_ROW} steps in a row were not finite: back to {'the best' if weights else 'averaged'} weights"
+        )
+        self._log.write("recovery", self._numbers())
+
+    # --- when
+
+    def _is_over(self) -> bool:
+        return self.clock.progress >= 1
+
+    def _is_done(self) -> bool:
+        patience = self._kept.config.patience
+        return self._is_over() or bool(patience and self.position.since_best >= patience)
+
+    def _evaluation_is_due(self) -> bool:
+        if self._is_over():
+            return True
+        every = self._kept.config.eval_every
+        if every:
+            return self.position.epoch - self.position.evaluated_epoch >= every
+        return int(self.clock.progress * EVALUATIONS) > int(self.position.evaluated * EVALUATIONS)
+
+    # --- scores and files
+
+    def _score(self) -> None:
+        if self._means.count:
+            self._write_log()
+        place = self.position
+        metrics = self._evaluate()
+        is_best = metrics.ap > place.best or place.best_epoch < 0
+        place.evaluated, place.evaluated_step = self.clock.progress, self.clock.step
+        place.evaluated_epoch = place.epoch
+        place.metrics = dataclasses.asdict(metrics)
+        place.since_best = 0 if is_best else place.since_best + 1
+        if is_best:
+            place.best, place.best_epoch = metrics.ap, place.epoch
+            self._save_best(place.metrics)
+        self._report.evaluation(place.epoch, metrics, is_best=is_best)
+        self._log.write(
+            "evaluation", {**self._numbers(), "map": metrics.ap, **place.metrics, "ap50": metrics.ap50}
+        )
+
+    def _save_best(self, metrics: dict[str, Any]) -> None:
+        extra = {"epoch": self.position.epoch, "step": self.clock.step, "metrics": metrics}
+        save_best(
+            self._folder.file(BEST),
+            self.trainer,
+            info=self._kept.info,
+            model_config=self._kept.model,
+            extra=extra,
+        )
+
+    def _save_if_due(self) -> None:
+        if time.monotonic() - self._saved >= self._kept.config.save_every:
+            self._save()
+
+    def _save(self) -> None:
+        place = self.position
+        place.step, place.seconds, place.log_rows = self.clock.step, self.clock.seconds, self._log.rows
+        kept = self._kept
+        save_state(
+            self._folder.file(STATE),
+            self.trainer,
+            place,
+            info=kept.info,
+            model_config=kept.model,
+            config=kept.config,
+        )
+        self._saved = time.monotonic()
+
+    # --- words
+
+    def _numbers(self) -> dict[str, Any]:
+        place = self.position
+        return {
+            "seconds": round(self.clock.seconds, 3),
+            "epoch": place.epoch,
+            "step": self.clock.step,
+            "progress": round(self.clock.progress, 6),
+            "lr": self._rate,
+            "pictures_per_second": round(place.pictures / max(place.training_seconds, 1e-9), 2),
+            "memory_mb": round(memory_mb(self.trainer.device), 1),
+            "skipped": self.trainer.health.skipped,
+        }
+
+    def _write_log(self) -> None:
+        self._logged = time.monotonic()
+        losses = self._means.take()
+        numbers = self._numbers()
+        self._log.write("step", {**numbers, **losses})
+        self._report.step(
+            Pace(
+                epoch=numbers["epoch"],
+                step=numbers["step"],
+                progress=numbers["progress"],
+                left=self.clock.left,
+                rate=self._rate,
+                pictures_per_second=numbers["pictures_per_second"],
+                memory_mb=numbers["memory_mb"],
+                skipped=numbers["skipped"],
+                losses=losses,
+            )
+        )

@@ -1,0 +1,254 @@
+"""One optimiser step: forward, matching and losses, backward, clip, step, average; and what to do when it goes wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from detrx.errors import DeviceError, TrainingError
+from detrx.losses.config import LossConfig
+from detrx.losses.criterion import Criterion, Losses
+from detrx.losses.denoise import make_denoise
+from detrx.tensors import Batch, Outputs, Targets
+from detrx.train.config import TrainConfig
+from detrx.train.ema import Ema
+from detrx.train.optim import freeze, make_optimizer, set_rate, train_mode
+from detrx.train.schedule import ema_decay, rate
+
+BAD_IN_A_ROW = 5
+"""So many steps with numbers that are not finite, one after another, and the weights go back to the best ones."""
+MOST_RELOADS = 3
+MOST_HALVINGS = 3
+
+
+@dataclass
+class Health:
+    """What went wrong so far."""
+
+    skipped: int = 0
+    """Steps left out because a loss or gradient was not finite."""
+    in_row: int = 0
+    reloads: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimiser step did."""
+
+    rate: float
+    """The highest learning rate."""
+    terms: dict[str, Tensor] | None
+    """Named losses, scalars on the device, or None for a step that was skipped."""
+
+
+def choose_amp(amp: str, device: torch.device) -> torch.dtype | None:
+    """The half precision of the forward pass, or None for float32.
+
+    "auto" is bfloat16 on CUDA with compute capability >= 8.0, float16 on older CUDA, and float32 on a CPU: there
+    bfloat16 gains only with AMX or AVX512-BF16 and loses elsewhere, and weights should not depend on the machine.
+    """
+    if amp == "off" or (amp == "auto" and device.type == "cpu"):
+        return None
+    if amp == "auto":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    if amp == "fp16" and device.type == "cpu":
+        raise DeviceError("[train] amp fp16 needs CUDA, found the CPU; choose --amp bf16 or off")
+    return torch.bfloat16 if amp == "bf16" else torch.float16
+
+
+def repeat_targets(targets: Targets, times: int) -> Targets:
+    """Lay each target ``times`` times side by side, so that as many queries learn to return it."""
+    if times == 1:
+        return targets
+    return Targets(
+        targets.boxes.repeat_interleave(times, 1),
+        targets.labels.repeat_interleave(times, 1),
+        targets.counts * times,
+    )
+
+
+def parts(batch: Batch, count: int) -> Iterator[Batch]:
+    """Cut a batch into ``count`` parts as equal as can be; fewer where there are fewer pictures."""
+    targets = batch.targets
+    pieces = zip(*(t.tensor_split(min(count, len(batch.pixels))) for t in (batch.pixels, *_columns(targets))))
+    for pixels, boxes, labels, counts in pieces:
+        yield Batch(pixels, Targets(boxes, labels, counts))
+
+
+def _columns(targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
+    return targets.boxes, targets.labels, targets.counts
+
+
+def in_float32(outputs: Outputs) -> Outputs:
+    """The same outputs for losses, which half precision would spoil."""
+    found = {f.name: getattr(outputs, f.name) for f in dataclasses.fields(outputs)}
+    return Outputs(
+        **{
+            name: in_float32(value)
+            if isinstance(value, Outputs)
+            else None
+            if value is None
+            else value.float()
+            for name, value in found.items()
+        }
+    )
+
+
+class Trainer:
+    """A model and all that moves with it: optimiser, average, scaler, the generator of the denoising noise."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainConfig,
+        *,
+        loss: LossConfig,
+        classes: int,
+        queries: int,
+        device: torch.device,
+    ) -> None:
+        self.config, self.device, self.classes, self.queries = config, device, classes, queries
+        layout = torch.channels_last if config.channels_last else torch.preserve_format
+        self.model = model.to(device=device, memory_format=layout)
+        freeze(self.model, norm=bool(config.freeze_norm), stages=config.freeze_stages)
+        self.ema = Ema(self.model)
+        self.optimizer = make_optimizer(self.model, config)
+        self.criterion = Criterion(loss, classes)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.amp = choose_amp(config.amp, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp is torch.float16)
+        self.accumulate = config.accumulate
+        self.health = Health()
+        self._halvings = 0
+        self._forward = torch.compile(self.model) if config.compile else self.model
+        train_mode(self.model)
+
+    def step(self, batch: Batch, progress: float) -> Step:
+        """Learn from one batch.
+
+        Args:
+            batch: what one optimiser step sees, on any device.
+            progress: share of the run done before this step, in [0, 1].
+
+        Raises:
+            DeviceError: out of memory even with the batch cut into small parts.
+        """
+        config = self.config
+        height = set_rate(
+            self.optimizer, rate(progress, warmup=config.warmup, flat=config.flat, final=config.final_lr)
+        )
+        terms = self._backward_within_memory(self._ready(batch, progress))
+        if terms is None or not self._update():
+            self._skip()
+            return Step(height, None)
+        self.health.in_row = 0
+        self.ema.update(self.model, ema_decay(progress, decay=config.ema_decay, ramp=config.ema_ramp))
+        return Step(height, terms)
+
+    def _ready(self, batch: Batch, progress: float) -> Batch:
+        layout = torch.channels_last if self.config.channels_last else torch.preserve_format
+        pixels = batch.pixels.to(self.device, non_blocking=True, memory_format=layout)
+        targets = batch.targets.to(self.device, non_blocking=True)
+        times = self.config.repeat if progress < self.config.repeat_until else 1
+        if times > 1:
+            times = max(1, min(times, self.queries // max(int(batch.targets.counts.max()), 1)))
+        return Batch(pixels, repeat_targets(targets, times))
+
+    def _backward_within_memory(self, batch: Batch) -> dict[str, Tensor] | None:
+        while True:
+            try:
+                return self._backward(batch)
+            except torch.OutOfMemoryError as error:
+                self._halve(batch, error)
+
+    def _halve(self, batch: Batch, error: torch.OutOfMemoryError) -> None:
+        """Cut batches into twice as many parts; the optimiser still sees the whole batch."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if self._halvings >= MOST_HALVINGS or self.accumulate >= len(batch.pixels):
+            raise DeviceError(
+                f"[train] {self.device} is out of memory with {self.accumulate} parts of a batch of {len(batch.pixels)}; "
+                "choose a smaller --batch or --canvas"
+            ) from error
+        self._halvings += 1
+        self.accumulate = min(self.accumulate * 2, len(batch.pixels))
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        warnings.warn(
+            f"[train] out of memory: batches are now cut into {self.accumulate} parts", stacklevel=3
+        )
+
+    def _backward(self, batch: Batch) -> dict[str, Tensor] | None:
+        """Gradients of the whole batch; None where its matching costs were not finite.
+
+        Each part's loss is a mean over its boxes; weighting it by its share of all boxes makes the sum a mean over all.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        everything = batch.targets.counts.sum().clamp(min=1)
+        total: dict[str, Tensor] = {}
+        for part in parts(batch, self.accumulate):
+            share = part.targets.counts.sum().clamp(min=1) / everything
+            try:
+                losses = self._losses(part)
+            except TrainingError:
+                return None
+            self.scaler.scale(losses.total * share).backward()
+            for name, value in {"loss": losses.total.detach(), **losses.terms}.items():
+                total[name] = total.get(name, 0) + value * share
+        return total
+
+    def _losses(self, part: Batch) -> Losses:
+        denoise = make_denoise(
+            part.targets,
+            classes=self.classes,
+            queries=self.queries,
+            config=self.criterion.config,
+            generator=self.generator,
+        )
+        cast = torch.autocast(self.device.type, self.amp) if self.amp else contextlib.nullcontext()
+        with cast:
+            outputs = self._forward(part.pixels, denoise)
+        found: Losses = self.criterion(in_float32(outputs), part.targets, denoise)
+        return found
+
+    def _update(self) -> bool:
+        """Clip and step; False, and no step, where a gradient is not finite."""
+        self.scaler.unscale_(self.optimizer)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.clip or float("inf"))
+        finite = bool(torch.isfinite(norm))
+        if finite:
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return finite
+
+    def _skip(self) -> None:
+        self.health.skipped += 1
+        # A float16 scaler overflows now and then while it looks for its scale: no sign of ill health.
+        if not self.scaler.is_enabled() or self.scaler.get_scale() < 1:
+            self.health.in_row += 1
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.heal(self.model)
+
+    def recover(self, weights: dict[str, Tensor] | None) -> None:
+        """Go back to good weights (None: the running average) after too many bad steps, with a fresh optimiser.
+
+        Raises:
+            TrainingError: that did not help ``MOST_RELOADS`` times.
+        """
+        if self.health.reloads >= MOST_RELOADS:
+            raise TrainingError(
+                f"[train] losses stay NaN or infinite after {MOST_RELOADS} returns to the best weights "
+                f"({self.health.skipped} steps skipped); lower --lr, or choose --amp off, and --resume auto"
+            )
+        self.health.reloads += 1
+        self.health.in_row = 0
+        if weights is not None:
+            self.ema.model.load_state_dict(weights)
+        self.model.load_state_dict(self.ema.model.state_dict())
+        self.optimizer.state.clear()

@@ -1,0 +1,284 @@
+"""Train a detector: the public function behind ``detrx.train`` and ``detrx train``."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import detrx
+from detrx.data.coco import Dataset
+from detrx.errors import CheckpointError, ConfigError
+from detrx.evaluation.coco import Metrics
+from detrx.evaluation.run import ModelBackend, evaluate_backend
+from detrx.models.zoo import RtConfig
+from detrx.train.config import TrainConfig
+from detrx.train.config_file import differences, to_yaml
+from detrx.train.curves import draw_curves
+from detrx.train.fit import Fit, Kept
+from detrx.train.folder import BEST, CONFIG, RunFolder, choose_folder
+from detrx.train.loop import Trainer
+from detrx.train.report import Report
+from detrx.train.schedule import Clock
+from detrx.train.setup import (
+    Data,
+    choose_device,
+    describe,
+    epochs_for,
+    loss_for,
+    make_loader,
+    make_model,
+    model_config,
+    open_data,
+    seed_everything,
+)
+from detrx.train.signals import Stop
+from detrx.train.state import Position, Saved, read_state, restore
+from detrx.types import ModelInfo
+
+if TYPE_CHECKING:
+    from detrx.data.loader import TrainLoader
+
+_MAY_NOT_CHANGE = ("train_split", "seed", "canvas", "augment", "loss", "batch", "lr")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run leaves behind."""
+
+    folder: Path
+    """Holds config.yaml, log.csv, log.jsonl, results.png, best and last weights."""
+    best: Path
+    """The best averaged weights."""
+    metrics: Metrics
+    """The last evaluation's; the best mAP of all is ``best_map``."""
+    best_map: float
+    steps: int
+    seconds: float
+    """Wall clock of all processes of the run, evaluations included."""
+    pictures_per_second: float
+    """Of training alone."""
+
+
+def train(
+    config: TrainConfig | None = None,
+    *,
+    data: str | Path | None = None,
+    model: str | None = None,
+    out: str | Path | None = None,
+    epochs: int | None = None,
+    minutes: float | None = None,
+    batch: int | None = None,
+    canvas: tuple[int, int] | None = None,
+    weights: str | Path | None = None,
+    backbone_weights: str | Path | None = None,
+    lr: float | None = None,
+    workers: int | None = None,
+    seed: int | None = None,
+    resume: str | Path | None = None,
+    quiet: bool = False,
+) -> RunResult:
+    """Train a detector on a COCO data set.
+
+    The keywords are the settings most often given; they win over those in ``config``, which has all of them.
+
+    Args:
+        config: every setting, see TrainConfig.
+        quiet: say nothing; the log files are written all the same.
+
+    Raises:
+        ConfigError: a setting that is out of range, or a run folder that is taken.
+        DataError: the data set cannot be read.
+        CheckpointError: weights cannot be read, do not fit, or cannot be written.
+        TrainingError: losses stay NaN or infinite.
+        KeyboardInterrupt: Ctrl-C; the state was saved.
+        SystemExit: the system asked the process to stop; the state was saved.
+    """
+    given: dict[str, Any] = {
+        "data": data,
+        "model": model,
+        "out": out,
+        "epochs": epochs,
+        "minutes": minutes,
+        "batch": batch,
+        "canvas": canvas,
+        "weights": weights,
+        "backbone_weights": backbone_weights,
+        "lr": lr,
+        "workers": workers,
+        "seed": seed,
+        "resume": resume,
+    }
+    changes = {name: str(v) if isinstance(v, Path) else v for name, v in given.items() if v is not None}
+    with Report(quiet=quiet) as report:
+        return run(dataclasses.replace(config or TrainConfig(), **changes), report)
+
+
+def run(config: TrainConfig, report: Report) -> RunResult:
+    """Train as ``config`` says and tell ``report``; see train."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = choose_device(config.device)
+    data = open_data(config)
+    path, state = choose_folder(config)
+    with RunFolder(path) as folder:
+        saved = read_state(state) if state else None
+        config = _settle(config, has_weights=bool(config.weights or config.backbone_weights), saved=saved)
+        shape, info = model_config(config), describe(config, data.train)
+        loader = make_loader(config, data.train, info)
+        config = _with_length(config, batches=len(loader))
+        _say_start(report, config, data, device, folder)
+        if saved:
+            _check_same(saved, config, shape, info, report)
+        trainer = _make_trainer(config, shape, data.train, device, report, is_resumed=saved is not None)
+        position = _continue(saved, trainer)
+        folder.write_text(CONFIG, to_yaml(dataclasses.replace(config, out=str(path), resume="")))
+        return _fit(trainer, loader, position, Kept(info, shape, config), data.val, folder, report)
+
+
+def _settle(config: TrainConfig, *, has_weights: bool, saved: Saved | None) -> TrainConfig:
+    """Fill in what depends on other settings."""
+    if saved and config.epochs is None and config.minutes is None:
+        config = dataclasses.replace(config, epochs=saved.config.epochs, minutes=saved.config.minutes)
+    if config.freeze_norm is None:
+        config = dataclasses.replace(config, freeze_norm=has_weights)
+    return config
+
+
+def _with_length(config: TrainConfig, *, batches: int) -> TrainConfig:
+    if config.minutes is not None:
+        return config
+    return dataclasses.replace(config, epochs=epochs_for(config, batches=batches))
+
+
+def _make_trainer(
+    config: TrainConfig,
+    shape: RtConfig,
+    train_set: Dataset,
+    device: torch.device,
+    report: Report,
+    *,
+    is_resumed: bool,
+) -> Trainer:
+    seed_everything(config.seed)
+    classes = len(train_set.names)
+    start = dataclasses.replace(config, weights="", backbone_weights="") if is_resumed else config
+    model, origin = make_model(start, shape, classes=classes)
+    trainable = sum(p.numel() for p in model.parameters())
+    report.say(
+        f"{config.model}: {trainable / 1e6:.2f} M parameters, backbone {shape.backbone}, "
+        + ("resumed" if is_resumed else origin)
+    )
+    return Trainer(
+        model,
+        config,
+        loss=loss_for(config.loss, shape),
+        classes=classes,
+        queries=model.queries_for(config.canvas),
+        device=device,
+    )
+
+
+def _continue(saved: Saved | None, trainer: Trainer) -> Position:
+    if saved is None:
+        return Position()
+    restore(saved, trainer)
+    return dataclasses.replace(saved.position, resumes=saved.position.resumes + 1)
+
+
+def _check_same(saved: Saved, config: TrainConfig, shape: RtConfig, info: ModelInfo, report: Report) -> None:
+    """Refuse to go on with another model or other classes; name every other setting that changed.
+
+    Raises:
+        CheckpointError: model or classes differ.
+    """
+    then, now = saved.checkpoint.info, info
+    differing = [
+        f"{name} {old!r} -> {new!r}"
+        for name, old, new in (
+            ("classes", then.names, now.names),
+            *(
+                (f.name, getattr(saved.checkpoint.config, f.name), getattr(shape, f.name))
+                for f in dataclasses.fields(shape)
+            ),
+        )
+        if old != new
+    ]
+    if differing:
+        raise CheckpointError(
+            f"[train] {saved.path} must be resumed with the same model and classes, found {'; '.join(differing)}; "
+            f"give the same settings, or start anew with --weights {saved.path}"
+        )
+    changed = {k: v for k, v in differences(saved.config, config).items() if k not in ("out", "resume")}
+    if changed:
+        words = "; ".join(f"{key} {old!r} -> {new!r}" for key, (old, new) in changed.items())
+        report.say(f"resumed with other settings: {words}")
+
+
+def _fit(
+    trainer: Trainer,
+    loader: TrainLoader,
+    position: Position,
+    kept: Kept,
+    val: Dataset,
+    folder: RunFolder,
+    report: Report,
+) -> RunResult:
+    config = kept.config
+    clock = Clock(
+        steps=config.epochs * len(loader) if config.epochs else None,
+        budget=config.minutes * 60 if config.minutes else None,
+        step=position.step,
+        before=position.seconds,
+    )
+    backend = ModelBackend(trainer.ema.model, kept.info)
+    fit = Fit(
+        trainer,
+        loader,
+        clock=clock,
+        position=position,
+        evaluate=lambda: evaluate_backend(backend, val)[0],
+        folder=folder,
+        kept=kept,
+        report=report,
+    )
+    with Stop() as stop:
+        fit.run(stop)
+    if stop.number is not None:
+        report.say(f"stopped at step {clock.step}, saved in {folder.path}; go on with --resume {folder.path}")
+        stop.raise_asked()
+    draw_curves(folder)
+    return RunResult(
+        folder=folder.path,
+        best=folder.path / BEST,
+        metrics=Metrics(**position.metrics),
+        best_map=position.best,
+        steps=clock.step,
+        seconds=clock.seconds,
+        pictures_per_second=position.pictures / max(position.training_seconds, 1e-9),
+    )
+
+
+def _say_start(
+    report: Report, config: TrainConfig, data: Data, device: torch.device, folder: RunFolder
+) -> None:
+    boxes = sum(len(image.labels) for image in data.train.images)
+    length = f"{config.minutes:g} minutes" if config.minutes else f"{config.epochs} epochs"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    report.say(
+        f"detrx {detrx.__version__}, torch {torch.__version__}, {device} ({name}), "
+        f"{torch.get_num_threads()} of {os.cpu_count()} threads; {config.model} at {config.canvas[0]}x{config.canvas[1]}, {length}"
+    )
+    report.say(
+        f"{config.data}: {len(data.train)} pictures, {boxes} boxes, {len(data.train.names)} classes "
+        f"({', '.join(data.train.names[:8])}{', ...' if len(data.train.names) > 8 else ''}); "
+        f"evaluated on {len(data.val)}; run folder {folder.path}"
+    )
+    if data.val is data.train:
+        report.say(f"warning: there is no split {config.val_split!r}, so scores are of the training pictures")

@@ -1,0 +1,182 @@
+"""From settings to what a run needs: device, data, model, the description that travels with the weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from detrx.data.catalog import open_dataset, splits
+from detrx.data.coco import Dataset
+from detrx.data.loader import TrainLoader
+from detrx.errors import CheckpointError, ConfigError, DataError, DeviceError
+from detrx.losses.config import LossConfig
+from detrx.models.backbone import load_backbone_weights
+from detrx.models.checkpoint import load_model
+from detrx.models.rt import RtDetr
+from detrx.models.zoo import RtConfig, build, config_for
+from detrx.train.config import TrainConfig
+from detrx.types import ModelInfo
+
+USUAL_STEPS = 3000
+"""A run without a length gets about so many optimiser steps, which small data sets need (a DETR learns little in fewer)."""
+FEWEST_EPOCHS, MOST_EPOCHS = 12, 400
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a run; "auto" is CUDA where there is one.
+
+    Raises:
+        DeviceError: CUDA was asked for and there is none, or not that many.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    try:
+        device = torch.device("cuda" if name == "auto" else name)
+    except RuntimeError as error:
+        raise ConfigError(f"[train] device must be auto, cpu, cuda or cuda:N, found {name!r}") from error
+    if (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"[train] device {name} must exist, found {torch.cuda.device_count()} CUDA devices; try cpu"
+        )
+    return device
+
+
+def seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - libraries that draw from the old global generator
+    torch.manual_seed(seed)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The splits of a run."""
+
+    train: Dataset
+    val: Dataset
+    """The training split itself where the data set has no split to evaluate on."""
+
+
+def open_data(config: TrainConfig) -> Data:
+    """Open the splits.
+
+    Raises:
+        ConfigError: no data set was named.
+        DataError: it cannot be read, has nothing to learn from, or its splits have different classes.
+    """
+    if not config.data:
+        raise ConfigError(
+            "[train] data must name the folder of a data set, found nothing; type: detrx train FOLDER"
+        )
+    root = Path(config.data)
+    train = open_dataset(root, split=config.train_split)
+    if not any(len(image.labels) for image in train.images):
+        raise DataError(f"[train] {train.annotation_file} must have boxes to learn from, found none")
+    has_val = config.val_split in splits(root) or config.val_split != "val"
+    val = open_dataset(root, split=config.val_split) if has_val else train
+    if val.names != train.names:
+        raise DataError(
+            f"[train] the splits must have the same classes, found {train.names} in {train.annotation_file} "
+            f"and {val.names} in {val.annotation_file}"
+        )
+    return Data(train, val)
+
+
+def model_config(config: TrainConfig) -> RtConfig:
+    """The zoo's model with the run's changes.
+
+    Raises:
+        ConfigError: no such model, or a change that does not fit it.
+    """
+    wanted: dict[str, Any] = {
+        "backbone": config.backbone,
+        "backbone_padding": config.backbone_padding,
+        "levels": config.levels,
+        "queries": config.queries,
+    }
+    changes = {name: value for name, value in wanted.items() if value is not None}
+    if "backbone" in changes:
+        changes.setdefault("backbone_projection", False)
+    if "levels" in changes:
+        changes["points"] = ()
+    return dataclasses.replace(config_for(config.model), **changes)
+
+
+def make_model(config: TrainConfig, shape: RtConfig, *, classes: int) -> tuple[RtDetr, str]:
+    """Build the model and give it the weights that it starts from; the second value says which, for the user.
+
+    Raises:
+        CheckpointError: weights that cannot be read or do not fit.
+    """
+    model = build(shape, classes=classes)
+    if config.weights:
+        other, _ = load_model(Path(config.weights))
+        taken, left = take_weights(model, other)
+        return model, f"{taken} tensors from {config.weights}, {left} start afresh"
+    if config.backbone_weights:
+        report = load_backbone_weights(model.backbone, config.backbone_weights)
+        return model, f"backbone from {config.backbone_weights} ({len(report.taken)} tensors)"
+    return model, "random weights"
+
+
+def take_weights(model: nn.Module, other: nn.Module) -> tuple[int, int]:
+    """Copy every tensor of the same name and shape; returns how many were taken and how many were left.
+
+    Raises:
+        CheckpointError: under half of them fit, so that it is another model.
+    """
+    own, theirs = model.state_dict(), other.state_dict()
+    fitting: dict[str, Tensor] = {k: v for k, v in theirs.items() if k in own and own[k].shape == v.shape}
+    if len(fitting) < len(own) / 2:
+        raise CheckpointError(
+            f"[train] weights must be of a model like this one, found {len(fitting)} of {len(own)} tensors that fit; "
+            "check --model, --backbone and --levels"
+        )
+    model.load_state_dict(fitting, strict=False)
+    return len(fitting), len(own) - len(fitting)
+
+
+def make_loader(config: TrainConfig, train: Dataset, info: ModelInfo) -> TrainLoader:
+    return TrainLoader(
+        train,
+        canvas=config.canvas,
+        batch=config.batch,
+        augment=config.augment,
+        seed=config.seed,
+        workers=config.workers,
+        mean=info.mean,
+        std=info.std,
+    )
+
+
+def describe(config: TrainConfig, train: Dataset) -> ModelInfo:
+    """What the weights will say of themselves."""
+    start = config.weights or config.backbone_weights
+    return ModelInfo(
+        model=config.model,
+        names=train.names,
+        category_ids=train.category_ids,
+        canvas=config.canvas,
+        licence=f"trained by detrx from {Path(start).name}"
+        if start
+        else "trained by detrx from random weights",
+    )
+
+
+def loss_for(config: LossConfig, shape: RtConfig) -> LossConfig:
+    """The losses with the bins of the model that they teach."""
+    return dataclasses.replace(config, bins=shape.bins, reg_scale=shape.reg_scale, up=shape.up)
+
+
+def epochs_for(config: TrainConfig, *, batches: int) -> int:
+    """The length in epochs of a run that is not measured in minutes."""
+    if config.epochs is not None:
+        return config.epochs
+    return min(max(math.ceil(USUAL_STEPS / max(batches, 1)), FEWEST_EPOCHS), MOST_EPOCHS)

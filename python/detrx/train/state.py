@@ -1,0 +1,224 @@
+"""The whole state of a run in one file, so that a run that was killed goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detrx.errors import CheckpointError
+from detrx.models.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from detrx.models.zoo import RtConfig
+from detrx.train.config import TrainConfig
+from detrx.train.config_file import config_from, plain
+from detrx.train.loop import Health, Trainer
+from detrx.types import ModelInfo
+
+
+@dataclass
+class Position:
+    """Where a run stands."""
+
+    epoch: int = 0
+    batch: int = 0
+    """Batches of this epoch that are done."""
+    strong: bool = True
+    """Whether this epoch has mosaic and mixup."""
+    step: int = 0
+    seconds: float = 0.0
+    """Wall clock of all processes of this run so far."""
+    training_seconds: float = 0.0
+    """The same without evaluations and saves."""
+    pictures: int = 0
+    best: float = -1.0
+    """Best mAP of the averaged weights, -1 before the first evaluation."""
+    best_epoch: int = -1
+    since_best: int = 0
+    """Evaluations since then."""
+    evaluated: float = 0.0
+    """Progress at the last evaluation."""
+    evaluated_epoch: int = 0
+    evaluated_step: int = -1
+    resumes: int = 0
+    log_rows: int = 0
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """The last evaluation's numbers."""
+
+
+# --- writing
+
+
+def save_state(
+    path: Path,
+    trainer: Trainer,
+    position: Position,
+    *,
+    info: ModelInfo,
+    model_config: RtConfig,
+    config: TrainConfig,
+) -> None:
+    """Write everything at once: whole or not at all.
+
+    Raises:
+        CheckpointError: it cannot be written; the file before stays as it is.
+    """
+    extra = {
+        "position": dataclasses.asdict(position),
+        "health": dataclasses.asdict(trainer.health),
+        "accumulate": trainer.accumulate,
+        "scaler": trainer.scaler.state_dict(),
+        "python_random": random.getstate(),
+        "numpy_random": _numpy_scalars(),
+        "config": plain(config),
+    }
+    tensors = _prefixed("model.", trainer.model.state_dict())
+    tensors.update(_prefixed("ema.", trainer.ema.model.state_dict()))
+    tensors.update(_optimizer_tensors(trainer))
+    tensors.update(_random_tensors(trainer))
+    write(
+        lambda: save_checkpoint(path, tensors, info=info, config=model_config, extra={"train": extra}), path
+    )
+
+
+def save_best(
+    path: Path, trainer: Trainer, *, info: ModelInfo, model_config: RtConfig, extra: dict[str, Any]
+) -> None:
+    """Write the averaged weights alone.
+
+    Raises:
+        CheckpointError: they cannot be written; the file before stays as it is.
+    """
+    tensors = _prefixed("model.", trainer.ema.model.state_dict())
+    write(lambda: save_checkpoint(path, tensors, info=info, config=model_config, extra=extra), path)
+
+
+def write(save: Callable[[], None], path: Path) -> None:
+    try:
+        save()
+    except OSError as error:
+        raise CheckpointError(
+            f"[train] {path} must be writable: {error.strerror or error}; the file before is kept. "
+            "Make room, then add --resume auto"
+        ) from error
+
+
+def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: tensor.detach() for name, tensor in tensors.items()}
+
+
+def _optimizer_tensors(trainer: Trainer) -> dict[str, Tensor]:
+    return {
+        f"optimizer.{name}.{key}": value
+        for name, parameter in trainer.model.named_parameters()
+        for key, value in trainer.optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _random_tensors(trainer: Trainer) -> dict[str, Tensor]:
+    keys = np.random.get_state(legacy=False)["state"]["key"]  # type: ignore[call-overload]
+    found = {
+        "random.torch": torch.get_rng_state(),
+        "random.denoise": trainer.generator.get_state(),
+        "random.numpy": torch.from_numpy(keys.astype(np.int64)),
+    }
+    if trainer.device.type == "cuda":
+        found["random.cuda"] = torch.cuda.get_rng_state(trainer.device)
+    return found
+
+
+def _numpy_scalars() -> dict[str, Any]:
+    state: Any = np.random.get_state(legacy=False)
+    return {
+        "position": int(state["state"]["pos"]),
+        "has_gauss": int(state["has_gauss"]),
+        "gauss": float(state["gauss"]),
+    }
+
+
+# --- reading
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A training state as it was found in a file."""
+
+    checkpoint: Checkpoint
+    position: Position
+    config: TrainConfig
+    """The settings of the run that wrote it."""
+    path: Path
+
+
+def read_state(path: Path) -> Saved:
+    """Read a training state.
+
+    Raises:
+        CheckpointError: no whole detrx file, or one without a training state.
+    """
+    checkpoint = read_checkpoint(path)
+    extra = checkpoint.extra.get("train")
+    if not isinstance(extra, dict):
+        raise CheckpointError(
+            f"[train] {path} must hold a training state, found weights alone; start from them with --weights {path}"
+        )
+    try:
+        return Saved(checkpoint, Position(**extra["position"]), config_from(extra["config"]), path)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"[train] {path} must hold a training state of this version: {error}"
+        ) from error
+
+
+def restore(saved: Saved, trainer: Trainer) -> None:
+    """Put everything back where it was.
+
+    Raises:
+        CheckpointError: the state is of another model; the message names what differs.
+    """
+    tensors, extra = saved.checkpoint.tensors, saved.checkpoint.extra["train"]
+    try:
+        trainer.model.load_state_dict(_under("model.", tensors))
+        trainer.ema.model.load_state_dict(_under("ema.", tensors))
+        _restore_optimizer(tensors, trainer)
+        _restore_random(tensors, extra, trainer)
+        trainer.scaler.load_state_dict(extra["scaler"])
+        trainer.health = Health(**extra["health"])
+        trainer.accumulate = max(int(extra["accumulate"]), trainer.config.accumulate)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"[train] {saved.path} does not fit this model: {error}") from error
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _restore_optimizer(tensors: dict[str, Tensor], trainer: Trainer) -> None:
+    found = _under("optimizer.", tensors)
+    learning = {p for group in trainer.optimizer.param_groups for p in group["params"]}
+    for name, parameter in trainer.model.named_parameters():
+        state = {
+            key: found[f"{name}.{key}"].to(parameter.device, copy=True)
+            for key in ("step", "exp_avg", "exp_avg_sq")
+            if f"{name}.{key}" in found
+        }
+        if state and parameter in learning:
+            trainer.optimizer.state[parameter] = state
+
+
+def _restore_random(tensors: dict[str, Tensor], extra: dict[str, Any], trainer: Trainer) -> None:
+    torch.set_rng_state(tensors["random.torch"].cpu())
+    trainer.generator.set_state(tensors["random.denoise"].cpu())
+    if "random.cuda" in tensors and trainer.device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random.cuda"].cpu(), trainer.device)
+    version, internal, gauss = extra["python_random"]
+    random.setstate((version, tuple(internal), gauss))
+    scalars = extra["numpy_random"]
+    keys = tensors["random.numpy"].cpu().numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", keys, scalars["position"], scalars["has_gauss"], scalars["gauss"]))
