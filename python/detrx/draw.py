@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import colorsys
-from types import ModuleType
-from typing import List, Sequence, Tuple
+from typing import Any, List, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detrx.images import opencv
+from detrx.errors import MissingBackendError
 from detrx.types import Detections
 
 Colour = Tuple[int, int, int]
 
 # Hues far apart first; lightness alternates, so that neighbours in the list differ twice.
 _HUES = (0.01, 0.58, 0.12, 0.36, 0.78, 0.49, 0.92, 0.07, 0.66, 0.24, 0.85, 0.43)
+
+
+def _cv2() -> Any:
+    try:
+        import cv2
+    except ImportError as error:
+        raise MissingBackendError("OpenCV (cv2)", 'Type: pip install "detrx[cpu]"') from error
+    return cv2
 
 
 def colour(label: int) -> Colour:
@@ -37,7 +44,7 @@ def draw(image: NDArray[np.uint8], found: Detections, *, scores: bool = True) ->
     Returns:
         (H, W, 3) uint8 RGB of its own memory.
     """
-    cv2 = opencv()
+    cv2 = _cv2()
     out = np.array(image, dtype=np.uint8, order="C")
     size = (out.shape[0] * out.shape[1]) ** 0.5
     width = max(1, round(size / 260))
@@ -63,7 +70,7 @@ def mosaic(
     """
     if not images:
         raise ValueError("[mosaic] at least one image must be given")
-    cv2 = opencv()
+    cv2 = _cv2()
     rows = -(-len(images) // columns)
     height, width = cell
     out = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 24, np.uint8)
@@ -84,7 +91,7 @@ def _corners(box: NDArray[np.float32], shape: Sequence[int]) -> List[int]:
 
 
 def _label(
-    cv2: ModuleType, out: NDArray[np.uint8], text: str, corners: Sequence[int], shade: Colour, size: float
+    cv2: Any, out: NDArray[np.uint8], text: str, corners: Sequence[int], shade: Colour, size: float
 ) -> None:
     """The name on a filled tab above the box, or inside it at the picture's upper edge."""
     font = cv2.FONT_HERSHEY_SIMPLEX

@@ -7,13 +7,21 @@ from typing import Any, Optional, Sequence, Tuple
 import numpy as np
 from numpy.typing import NDArray
 
-from detrx.images import opencv
+from detrx.errors import MissingBackendError
 from detrx.types import Letterbox
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 PAD_VALUE = 114
 """Grey of the empty canvas, 0 to 255, before normalisation."""
+
+
+def _cv2() -> Any:
+    try:
+        import cv2
+    except ImportError as error:
+        raise MissingBackendError("OpenCV (cv2)", 'Type: pip install "detrx[cpu]"') from error
+    return cv2
 
 
 def check_image(image: Any, *, where: str = "letterbox") -> NDArray[np.uint8]:
@@ -68,7 +76,7 @@ def _resize(image: NDArray[np.uint8], rows: slice, columns: slice) -> NDArray[np
     size = (columns.stop - columns.start, rows.stop - rows.start)
     if (image.shape[1], image.shape[0]) == size:
         return image
-    cv2 = opencv()
+    cv2 = _cv2()
     resized: NDArray[np.uint8] = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
     return resized
 
@@ -130,7 +138,7 @@ def letterbox(
         raise ValueError(f"[letterbox] out must be float32 {(3, *box.canvas)}, got {out.dtype} {out.shape}")
     rows, columns = _window(box)
     inner = _resize(image, rows, columns)
-    planes = opencv().split(inner)
+    planes = _cv2().split(inner)
     for channel, plane in enumerate(planes):
         scale = np.float32(1 / (255 * std[channel]))
         shift = np.float32(-mean[channel] / std[channel])
