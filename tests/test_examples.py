@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,9 @@ def test_detect_folder_names_every_picture(
     trained: Path, scenes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = load("detect_folder")["main"](scenes, model=trained)
-    assert found >= 0
-    assert len(capsys.readouterr().out.splitlines()) == 6
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6
+    assert found == sum(len(re.findall(r" [01]\.\d\d(?:,|$)", line)) for line in lines)
 
 
 def test_count_objects_sees_each_frame(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
