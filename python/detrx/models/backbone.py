@@ -50,7 +50,9 @@ class Backbone(nn.Module):
                 name, pretrained=False, features_only=True, out_indices=wanted, **options
             )
         except TypeError as error:
-            raise ConfigError(f"[Backbone] {name} does not take padding={padding!r}; leave it empty") from error
+            raise ConfigError(
+                f"[Backbone] {name} does not take padding={padding!r}; leave it empty"
+            ) from error
         self.strides: list[int] = list(self.net.feature_info.reduction())
         self.channels: list[int] = list(self.net.feature_info.channels())
         _drop_unused_stages(self.net)

@@ -38,4 +38,6 @@ class TensorCache:
 
 
 def _as(tensors: tuple[Tensor, ...], like: Tensor) -> tuple[Tensor, ...]:
-    return tuple(t.to(like.device, like.dtype) if t.is_floating_point() else t.to(like.device) for t in tensors)
+    return tuple(
+        t.to(like.device, like.dtype) if t.is_floating_point() else t.to(like.device) for t in tensors
+    )

@@ -24,7 +24,14 @@ _RECOMPUTED = re.compile(
 """Official tensors that are made anew from the canvas, doubled, or of use to a distillation only (RT-DETRv4)."""
 _OPTIONAL = ("num_batches_tracked", "num_points_scale")
 """Ours that may be missing: counters, and a constant that RT-DETR v1 did not save."""
-_STEM = {"conv1.0": (1, 0), "conv1.1": (1, 1), "conv1.3": (2, 0), "conv1.4": (2, 1), "conv1.6": (3, 0), "bn1": (3, 1)}
+_STEM = {
+    "conv1.0": (1, 0),
+    "conv1.1": (1, 1),
+    "conv1.3": (2, 0),
+    "conv1.4": (2, 1),
+    "conv1.6": (3, 0),
+    "bn1": (3, 1),
+}
 """ResNet-D stem: timm's name to (which convolution, 0 convolution or 1 norm)."""
 
 Rules = tuple[tuple[str, str], ...]
@@ -292,4 +299,6 @@ def _backbone_of(theirs: Mapping[str, Tensor]) -> str:
             if not key.endswith("num_batches_tracked")
         }:
             return name
-    raise CheckpointError(f"[convert] the backbone of {len(shapes)} tensors must be one of {', '.join(names)}")
+    raise CheckpointError(
+        f"[convert] the backbone of {len(shapes)} tensors must be one of {', '.join(names)}"
+    )

@@ -183,7 +183,7 @@ class Decoder(QuerySelection):
 
     def forward(self, maps: Sequence[Tensor], denoise: DenoiseQueries | None = None) -> Outputs:
         maps = [proj(x) for proj, x in zip(self.input_proj, maps)]
-        shapes = [(x.shape[2], x.shape[3]) for x in maps]
+        shapes = [(int(x.shape[2]), int(x.shape[3])) for x in maps]
         memory = torch.cat([x.flatten(2).transpose(1, 2) for x in maps], 1)
         chosen = self.select(memory, shapes)
         content, boxes = chosen.content, chosen.boxes.detach().float()
@@ -207,9 +207,7 @@ class Decoder(QuerySelection):
             main.logits, main.boxes, main.distributions, main.references, main.first, encoder, noise
         )
 
-    def _refine(
-        self, x: Tensor, boxes: Tensor, memory: Tensor, shapes: Shapes, mask: Tensor | None
-    ) -> Trail:
+    def _refine(self, x: Tensor, boxes: Tensor, memory: Tensor, shapes: Shapes, mask: Tensor | None) -> Trail:
         raise NotImplementedError("[Decoder] use BoxDecoder or DistributionDecoder")
 
     def _active(self) -> Sequence[nn.Module]:
@@ -223,9 +221,7 @@ class BoxDecoder(Decoder):
     def __init__(self, config: RtConfig, *, classes: int) -> None:
         super().__init__(config, classes=classes, box_outputs=4)
 
-    def _refine(
-        self, x: Tensor, boxes: Tensor, memory: Tensor, shapes: Shapes, mask: Tensor | None
-    ) -> Trail:
+    def _refine(self, x: Tensor, boxes: Tensor, memory: Tensor, shapes: Shapes, mask: Tensor | None) -> Trail:
         trail, before = Trail(), boxes
         layers = self._active()
         for i, layer in enumerate(layers):
@@ -256,13 +252,13 @@ class DistributionDecoder(Decoder):
     up: Tensor
     reg_scale: Tensor
 
-    def _refine(
-        self, x: Tensor, boxes: Tensor, memory: Tensor, shapes: Shapes, mask: Tensor | None
-    ) -> Trail:
+    def _refine(self, x: Tensor, boxes: Tensor, memory: Tensor, shapes: Shapes, mask: Tensor | None) -> Trail:
         trail = Trail()
         offsets = bin_offsets(self.config.bins, up=self.up, reg_scale=self.reg_scale)
         layers = self._active()
-        values = cast(DecoderLayer, layers[0]).cross_attn.values(memory)  # unprojected: the same for all layers
+        values = cast(DecoderLayer, layers[0]).cross_attn.values(
+            memory
+        )  # unprojected: the same for all layers
         corners, before = None, None
         for i, layer in enumerate(layers):
             x = layer(x, self.query_pos_head(boxes).clamp(-10, 10), boxes, values, shapes, mask)

@@ -101,9 +101,7 @@ class HybridEncoder(nn.Module):
 
 def _fusion(config: RtConfig) -> nn.Module:
     kind = ElanRep if config.neck == "elan" else CspRep
-    return kind(
-        2 * config.hidden, config.hidden, blocks=config.neck_depth, expansion=config.neck_expansion
-    )
+    return kind(2 * config.hidden, config.hidden, blocks=config.neck_depth, expansion=config.neck_expansion)
 
 
 def _halving(config: RtConfig) -> nn.Module:

@@ -45,9 +45,13 @@ def _first_bytes(path: Path, count: int) -> tuple[bytes, int]:
 def _check_header(path: Path) -> None:
     head, size = _first_bytes(path, 9)
     if head.startswith(_PICKLE) or head.startswith(b"PK\x03\x04"):
-        raise TrustError(f"[read] {path} must be safetensors, found a pickle, which may run code; nothing was read")
+        raise TrustError(
+            f"[read] {path} must be safetensors, found a pickle, which may run code; nothing was read"
+        )
     if size < 9:
-        raise CheckpointError(f"[read] {path} must be a safetensors file, found {size} bytes; fetch or write it again")
+        raise CheckpointError(
+            f"[read] {path} must be a safetensors file, found {size} bytes; fetch or write it again"
+        )
     (length,) = struct.unpack("<Q", head[:8])
     if head[8:9] != b"{":
         raise CheckpointError(f"[read] {path} is not a safetensors file: it begins with {head!r}")
@@ -109,7 +113,9 @@ def state_dict(found: Any, *, source: str) -> dict[str, Tensor]:
             found = inner
             break
     if not isinstance(found, dict) or not any(isinstance(value, Tensor) for value in found.values()):
-        raise CheckpointError(f"[read] {source} must hold a state dict, found {type(found).__name__} without tensors")
+        raise CheckpointError(
+            f"[read] {source} must hold a state dict, found {type(found).__name__} without tensors"
+        )
     return {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
 
 

@@ -104,7 +104,9 @@ class RepVgg(nn.Module):
 class CspRep(nn.Module):
     """RT-DETR's fusion layer: RepVGG blocks beside a 1x1 shortcut (arXiv 2304.08069)."""
 
-    def __init__(self, inputs: int, outputs: int, *, blocks: int, expansion: float, act: str = "silu") -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, blocks: int, expansion: float, act: str = "silu"
+    ) -> None:
         super().__init__()
         inner = int(outputs * expansion)
         self.conv1 = ConvNorm(inputs, inner, act=act)
@@ -119,7 +121,9 @@ class CspRep(nn.Module):
 class ElanRep(nn.Module):
     """D-FINE's fusion layer: two CspRep in a row, every stage kept (RepNCSPELAN4, arXiv 2402.13616)."""
 
-    def __init__(self, inputs: int, outputs: int, *, blocks: int, expansion: float, act: str = "silu") -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, blocks: int, expansion: float, act: str = "silu"
+    ) -> None:
         super().__init__()
         inner = round(expansion * outputs // 2)
         self.cv1 = ConvNorm(inputs, 2 * outputs, act=act)

@@ -26,9 +26,7 @@ _N = RtConfig(
     encoder_feedforward=512,
     decoder_feedforward=512,
 )
-_X = replace(
-    _L, name="rt-x", backbone="hgnetv2_b5", hidden=384, encoder_feedforward=2048, reg_scale=8.0
-)
+_X = replace(_L, name="rt-x", backbone="hgnetv2_b5", hidden=384, encoder_feedforward=2048, reg_scale=8.0)
 _R50 = RtConfig(name="rtdetrv2-r50", backbone="resnet50d", head="rtdetrv2", neck="csp", decoder_layers=6)
 _R18 = replace(
     _R50,
