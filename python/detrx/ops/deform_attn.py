@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from detrx import native
@@ -53,59 +54,102 @@ def deform_attn_gather(
     weights: Tensor,
     points_per_level: Sequence[int],
 ) -> Tensor:
-    """Answer as deform_attn does, in torch operators that every exporter and device knows (no GridSample).
+    """Answer as deform_attn does, in few torch operators that every exporter and device knows (no GridSample).
 
-    Four corners of every point are rows of one table, so one flat gather reads them all.
+    The levels get a border of zeros, and a row of one table holds the four corners of a point: one flat gather
+    reads all points, nothing asks which are inside, and one matrix product weighs and sums.
     """
-    batch = values.shape[0]
+    # Autocast would do the sums below in half precision.
+    with torch.autocast(values.device.type, enabled=False):
+        return _gather(values, shapes, locations, weights, points_per_level)
+
+
+def _gather(
+    values: Tensor,
+    shapes: Sequence[tuple[int, int]],
+    locations: Tensor,
+    weights: Tensor,
+    points_per_level: Sequence[int],
+) -> Tensor:
     # Plain numbers: a traced graph then holds them as constants, and only the batch may vary.
-    pixels, heads, channels = (int(side) for side in values.shape[1:])
+    heads, channels = int(values.shape[2]), int(values.shape[3])
     queries, points = int(locations.shape[1]), int(locations.shape[3])
-    where, share = _corners(shapes, locations.float(), points_per_level)
-    image = torch.arange(batch, device=values.device).reshape(-1, 1, 1, 1) * pixels
+    sides = [(int(height), int(width)) for height, width in shapes]
+    table = _corner_table(values, sides)
+    rows, share = _corners(sides, locations.float(), weights.float(), points_per_level)
+    image = torch.arange(values.shape[0], device=values.device).reshape(-1, 1, 1, 1) * table.shape[1]
     head = torch.arange(heads, device=values.device).reshape(1, 1, -1, 1)
-    rows = ((image + where) * heads + head).reshape(-1)
-    read = values.reshape(-1, channels).index_select(0, rows)
-    read = read.reshape(batch, queries, heads, 4 * points, channels)
-    share = share * torch.cat([weights.float()] * 4, dim=-1)
-    out = (read * share.to(values.dtype).unsqueeze(-1)).sum(-2)
-    return out.reshape(batch, queries, heads * channels)
+    rows = ((rows + image) * heads + head).reshape(-1)
+    read = table.reshape(-1, 4 * channels).index_select(0, rows)
+    read = read.reshape(-1, 4 * points, channels)
+    out = share.to(values.dtype).reshape(-1, 1, 4 * points) @ read
+    return out.reshape(-1, queries, heads * channels)
+
+
+def _corner_table(values: Tensor, sides: Sequence[tuple[int, int]]) -> Tensor:
+    """(B, R, H, 4 * D): each row a pixel with its right, lower and lower right neighbours.
+
+    A level of (h, w) pixels has (h + 2) * (w + 2) rows, from one pixel above and left of it; outside is zero.
+    """
+    heads, channels = int(values.shape[2]), int(values.shape[3])
+    tables = []
+    levels = values.split([height * width for height, width in sides], dim=1)
+    for level, (height, width) in zip(levels, sides):
+        padded = F.pad(level.reshape(-1, height, width, heads * channels), (0, 0, 1, 2, 1, 2))
+        padded = padded.reshape(-1, height + 3, width + 3, heads, channels)
+        above, below = padded[:, :-1], padded[:, 1:]
+        four = [above[:, :, :-1], above[:, :, 1:], below[:, :, :-1], below[:, :, 1:]]
+        tables.append(torch.cat(four, -1).reshape(-1, (height + 2) * (width + 2), heads, 4 * channels))
+    return torch.cat(tables, 1)
 
 
 def _corners(
-    shapes: Sequence[tuple[int, int]], locations: Tensor, points_per_level: Sequence[int]
+    sides: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor, points_per_level: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """The pixel of each of the four corners of each point (B, Q, H, 4 * P) int64, and its bilinear share."""
-    high, wide, start = _levels(shapes, points_per_level, locations)
-    x, y = locations[..., 0] * wide - 0.5, locations[..., 1] * high - 0.5
-    left, top = x.floor(), y.floor()
-    right_share, low_share = x - left, y - top
-    where, share = [], []
-    for row, of_row in ((top, 1 - low_share), (top + 1, low_share)):
-        for column, of_column in ((left, 1 - right_share), (left + 1, right_share)):
-            inside = (row >= 0) & (row < high) & (column >= 0) & (column < wide)
-            near_row = torch.minimum(row.clamp(min=0), high - 1)
-            near_column = torch.minimum(column.clamp(min=0), wide - 1)
-            where.append((near_row * wide + near_column + start).long())
-            share.append(of_row * of_column * inside.to(locations.dtype))
-    return torch.cat(where, dim=-1), torch.cat(share, dim=-1)
+    """The table's row of each point (B, Q, H, P) int64, and the weighted shares of its corners (N, 4)."""
+    size, stride, start = _levels(sides, points_per_level, locations)
+    # Further out than the border is as the border: zero, and without a gradient.
+    at = torch.minimum((locations * size - 0.5).clamp(min=-1), size)
+    near = at.floor()
+    rows = ((near * stride).sum(-1) + start).long()
+    # Small matrix products in place of slices and stacks of pairs, which runtimes copy number by number.
+    far = (at - near).reshape(-1, 2)
+    columns = _blend(far, 0, [0, 1, 0, 1])
+    lines = _blend(far, 1, [0, 0, 1, 1])
+    return rows, columns * lines * (weights.reshape(-1, 1) @ weights.new_ones(1, 4))
+
+
+def _blend(far: Tensor, axis: int, corners: list[int]) -> Tensor:
+    """(N, 4): for each corner the share ``far[:, axis]``, or what is left of 1 where the corner is 0."""
+    left = far.new_tensor([1 - corner for corner in corners])
+    slope = far.new_tensor([[(2 * corner - 1) * (row == axis) for corner in corners] for row in (0, 1)])
+    return torch.addmm(left, far, slope)
 
 
 def _levels(
-    shapes: Sequence[tuple[int, int]], points_per_level: Sequence[int], like: Tensor
+    sides: Sequence[tuple[int, int]], points_per_level: Sequence[int], like: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Height, width and first pixel of the level of each point, (P,) each."""
-    rows: list[tuple[int, int, int]] = []
-    start = 0
-    for (height, width), points in zip(shapes, points_per_level):
-        rows += [(int(height), int(width), start)] * points
-        start += int(height) * int(width)
-    table = torch.tensor(rows, dtype=like.dtype, device=like.device)
-    return table[:, 0], table[:, 1], table[:, 2]
+    """Of the level of each point: (width, height) (P, 2), rows to a step right or down (P, 2), row of pixel 0 (P,)."""
+    size: list[tuple[int, int]] = []
+    stride: list[tuple[int, int]] = []
+    start: list[int] = []
+    before = 0
+    for (height, width), points in zip(sides, points_per_level):
+        size += [(width, height)] * points
+        stride += [(1, width + 2)] * points
+        start += [before + width + 3] * points
+        before += (height + 2) * (width + 2)
+    tables = (torch.tensor(rows, dtype=like.dtype, device=like.device) for rows in (size, stride, start))
+    one, two, three = tables
+    return one, two, three
 
 
 def _check(
-    values: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor, points: Sequence[int]
+    values: Tensor,
+    shapes: Sequence[tuple[int, int]],
+    locations: Tensor,
+    weights: Tensor,
+    points: Sequence[int],
 ) -> None:
     if torch.jit.is_tracing() or torch.compiler.is_compiling():  # sizes are symbols there
         return
@@ -142,7 +186,13 @@ def _native() -> ModuleType | None:
 def _op(values: Tensor, sides: list[int], locations: Tensor, weights: Tensor, points: list[int]) -> Tensor:
     out = torch.empty(*weights.shape[:2], values.shape[2] * values.shape[3], dtype=torch.float32)
     native.load().deform_attn(
-        _array(values), sides, _array(locations), _array(weights), points, _array(out), torch.get_num_threads()
+        _array(values),
+        sides,
+        _array(locations),
+        _array(weights),
+        points,
+        _array(out),
+        torch.get_num_threads(),
     )
     return out
 
@@ -151,7 +201,9 @@ def _op(values: Tensor, sides: list[int], locations: Tensor, weights: Tensor, po
 def _backward_op(
     grad: Tensor, values: Tensor, sides: list[int], locations: Tensor, weights: Tensor, points: list[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    outs = tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (values, locations, weights))
+    outs = tuple(
+        torch.empty_like(t, memory_format=torch.contiguous_format) for t in (values, locations, weights)
+    )
     native.load().deform_attn_backward(
         *map(_array, (grad, values)),
         sides,
@@ -163,8 +215,9 @@ def _backward_op(
     return outs
 
 
-def _array(tensor: Tensor):  # type: ignore[no-untyped-def]
-    return tensor.detach().contiguous().numpy()
+def _array(tensor: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.detach().contiguous().numpy()
+    return array
 
 
 @_op.register_fake
@@ -189,7 +242,9 @@ def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 def _differentiate(ctx, grad):  # type: ignore[no-untyped-def]
     values, locations, weights = ctx.saved_tensors
-    to_values, to_locations, to_weights = _backward_op(grad, values, ctx.sides, locations, weights, ctx.points)
+    to_values, to_locations, to_weights = _backward_op(
+        grad, values, ctx.sides, locations, weights, ctx.points
+    )
     return to_values, None, to_locations, to_weights, None
 
 
