@@ -12,12 +12,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
+
+
+def shell_lines(text: str) -> list[str]:
+    """The lines of the blocks that are for a shell, comments taken off."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    shell = [body.replace("\\\n", " ") for language, body in blocks if language in {"", "bash", "sh"}]
+    return [line.split("  #")[0].strip() for body in shell for line in body.splitlines()]
+
+
 COMMANDS = sorted(
     {
-        line.split("  #")[0].strip()
+        line
         for path in DOCUMENTS
-        for block in re.findall(r"^```(?:bash|sh)?\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)
-        for line in block.replace("\\\n", " ").splitlines()
+        for line in shell_lines(path.read_text(encoding="utf-8"))
         if line.startswith("detrx ")
     }
 )
