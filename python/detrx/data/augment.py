@@ -54,7 +54,17 @@ class AugmentConfig:
     """The largest so many boxes of one canvas stay."""
 
     def __post_init__(self) -> None:
-        for name in ("hflip", "vflip", "rotate90", "jitter", "translate", "crop", "colour", "mosaic", "mixup"):
+        for name in (
+            "hflip",
+            "vflip",
+            "rotate90",
+            "jitter",
+            "translate",
+            "crop",
+            "colour",
+            "mosaic",
+            "mixup",
+        ):
             _check(name, getattr(self, name), 0, 1)
         for name in ("aspect", "brightness", "contrast", "saturation", "min_visible"):
             _check(name, getattr(self, name), 0, 0.99)
@@ -78,7 +88,9 @@ class AugmentConfig:
 
 def _check(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise ConfigError(f"[AugmentConfig] {name} must be in [{low}, {high}], found {value}. Pass {name}=...")
+        raise ConfigError(
+            f"[AugmentConfig] {name} must be in [{low}, {high}], found {value}. Pass {name}=..."
+        )
 
 
 def _check_range(name: str, value: Tuple[float, float], most: float) -> None:

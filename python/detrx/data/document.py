@@ -15,7 +15,7 @@ MAX_BYTES = 2 << 30
 _BOMS = {b"\xef\xbb\xbf": "UTF-8", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
-class _DuplicateKey(ValueError):
+class _DuplicateKeyError(ValueError):
     pass
 
 
@@ -41,7 +41,7 @@ def load_document(path: Path, *, max_bytes: int = MAX_BYTES) -> Any:
         byte = len(text[: error.pos].encode("utf-8"))
         kind = "the file is cut off" if byte >= len(data.rstrip()) - 1 else "malformed JSON"
         raise _refuse(path, f"{kind} at byte {byte} of {len(data)}: {error.msg}") from error
-    except _DuplicateKey as error:
+    except _DuplicateKeyError as error:
         raise _refuse(path, str(error), "Keep one of the two.") from error
     except RecursionError as error:
         byte = _deepest(data)
@@ -74,7 +74,7 @@ def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
         seen = set()
         for key, _ in pairs:
             if key in seen:
-                raise _DuplicateKey(f"an object names the key {key!r} twice: {str(found)[:120]}")
+                raise _DuplicateKeyError(f"an object names the key {key!r} twice: {str(found)[:120]}")
             seen.add(key)
     return found
 

@@ -85,7 +85,7 @@ class FileFinder:
     def _list(self, folder: str, name: str) -> Dict[str, bool]:
         """Names in a folder and whether each is a symbolic link; empty where there is no such folder."""
         if folder not in self._folders:
-            path = os.path.join(self._real, folder)
+            path = Path(self._real) / folder
             try:
                 self._check_inside(os.path.realpath(path), name)
                 with os.scandir(path) as entries:

@@ -90,7 +90,9 @@ def draw_map(
     if scale is None and rng.random() >= config.jitter:
         return then(matrix, _letterboxed(size, canvas))
     low, high = config.scale if scale is None else scale
-    grow = min(canvas[0] / size[0], canvas[1] / size[1]) * math.exp(rng.uniform(math.log(low), math.log(high)))
+    grow = min(canvas[0] / size[0], canvas[1] / size[1]) * math.exp(
+        rng.uniform(math.log(low), math.log(high))
+    )
     stretch = math.exp(0.5 * rng.uniform(-1, 1) * math.log1p(config.aspect))
     scales = (grow / stretch, grow * stretch)
     offset = []
@@ -136,7 +138,7 @@ def _fit(window: NDArray[np.float64], canvas: tuple[int, int]) -> Matrix:
 def _crop(
     size: tuple[int, int], boxes: Boxes, config: AugmentConfig, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """A window that overlaps an object by a drawn IoU (SSD, arXiv 1512.02325); the whole picture where none is found."""
+    """A window that holds a drawn share of an object (after SSD, arXiv 1512.02325), or the whole picture."""
     height, width = size
     least = rng.choice([0.0, 0.1, 0.3, 0.5, 0.7, 0.9])
     for _ in range(20):

@@ -1,4 +1,4 @@
-"""Generated scenes with exact truth: textured grounds, eight kinds of objects that turn, grow, move and cover each other.
+"""Generated scenes with exact truth: textured grounds, objects that turn, grow, move and cover each other.
 
 Later objects cover earlier ones. The box of an object is the box of its pixels that are left to see; an object of which
 less than a quarter of its area is left, or whose box is under 4 pixels wide or high, has no box. Everything is a pure
@@ -198,7 +198,7 @@ def _make_object(size: Tuple[int, int], rng: np.random.Generator) -> _Object:
 def _make_sprite(label: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """(128, 128, 4): a textured shape with a thin rim in another colour."""
     cv2 = opencv()
-    mask = _OUTLINES[label](float(rng.uniform(0.9, 1.1)))
+    mask = _outline(label, float(rng.uniform(0.9, 1.1)))
     rim = cv2.dilate(255 - mask, np.ones((9, 9), np.uint8))
     base = tile(_SPRITE, rng)
     edge = np.clip(base.mean((0, 1)) * rng.uniform(0.3, 0.6), 0, 255).astype(np.uint8)
@@ -255,7 +255,7 @@ def _noise_tile(size: Tuple[int, int], strength: float, rng: np.random.Generator
     """Sensor noise around 128, 64 pixels larger than a frame so that each frame takes another part of it."""
     shape = (size[0] + 64, size[1] + 64, 3)
     noise = rng.standard_normal(shape, dtype=np.float32)
-    return np.clip(128 + strength * noise, 0, 255).round().astype(np.uint8)
+    return np.asarray(np.clip(128 + strength * noise, 0, 255).round(), np.uint8)
 
 
 def _polygon(points: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -272,36 +272,15 @@ def _corners(count: int, *, inner: float = 1.0) -> NDArray[np.float64]:
     steps = count if inner == 1.0 else 2 * count
     angles = 2 * math.pi * np.arange(steps) / steps - math.pi / 2
     radii = np.where(np.arange(steps) % 2, inner, 1.0)
-    return radii[:, None] * np.stack((np.cos(angles), np.sin(angles)), 1)
+    return np.asarray(radii[:, None] * np.stack((np.cos(angles), np.sin(angles)), 1), np.float64)
 
 
-def _circle(stretch: float) -> NDArray[np.uint8]:
-    return _polygon(_corners(48) * 0.9)
+def _ring(inner: float) -> NDArray[np.uint8]:
+    return _polygon(_corners(48) * 0.95) - _polygon(_corners(48) * inner)
 
 
-def _ring(stretch: float) -> NDArray[np.uint8]:
-    return _polygon(_corners(48) * 0.95) - _polygon(_corners(48) * 0.5 * stretch)
-
-
-def _square(stretch: float) -> NDArray[np.uint8]:
-    return _polygon(np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * 0.74)
-
-
-def _triangle(stretch: float) -> NDArray[np.uint8]:
-    return _polygon(_corners(3))
-
-
-def _star(stretch: float) -> NDArray[np.uint8]:
-    return _polygon(_corners(5, inner=0.42 * stretch))
-
-
-def _hexagon(stretch: float) -> NDArray[np.uint8]:
-    return _polygon(_corners(6) * 0.93)
-
-
-def _cross(stretch: float) -> NDArray[np.uint8]:
-    a, b = 0.28 * stretch, 0.92
-    quarter = np.array([[a, -b], [a, -a], [b, -a]])
+def _cross(arm: float) -> NDArray[np.uint8]:
+    quarter = np.array([[arm, -0.92], [arm, -arm], [0.92, -arm]])
     turn = np.array([[0.0, 1.0], [-1.0, 0.0]])
     points = [quarter]
     for _ in range(3):
@@ -309,18 +288,21 @@ def _cross(stretch: float) -> NDArray[np.uint8]:
     return _polygon(np.concatenate(points))
 
 
-def _arrow(stretch: float) -> NDArray[np.uint8]:
-    a = 0.22 * stretch
-    return _polygon(np.array([[-0.95, -a], [0.05, -a], [0.05, -0.7], [1, 0], [0.05, 0.7], [0.05, a], [-0.95, a]]))
+def _arrow(shaft: float) -> NDArray[np.uint8]:
+    upper = np.array([[-0.95, -shaft], [0.05, -shaft], [0.05, -0.7], [1, 0]])
+    return _polygon(np.concatenate((upper, upper[2::-1] * (1, -1))))
 
 
-_OUTLINES: Tuple[Callable[[float], NDArray[np.uint8]], ...] = (
-    _circle,
-    _square,
-    _triangle,
-    _star,
-    _ring,
-    _cross,
-    _hexagon,
-    _arrow,
-)
+def _outline(label: int, stretch: float) -> NDArray[np.uint8]:
+    """(128, 128) coverage of a shape; stretch, about 1, varies what its kind leaves open."""
+    outlines: Dict[str, Callable[[], NDArray[np.uint8]]] = {
+        "circle": lambda: _polygon(_corners(48) * 0.9),
+        "square": lambda: _polygon(np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * 0.74),
+        "triangle": lambda: _polygon(_corners(3)),
+        "star": lambda: _polygon(_corners(5, inner=0.42 * stretch)),
+        "ring": lambda: _ring(0.5 * stretch),
+        "cross": lambda: _cross(0.28 * stretch),
+        "hexagon": lambda: _polygon(_corners(6) * 0.93),
+        "arrow": lambda: _arrow(0.22 * stretch),
+    }
+    return outlines[CLASS_NAMES[label]]()

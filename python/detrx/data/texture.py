@@ -20,7 +20,7 @@ def ground(size: Tuple[int, int], rng: np.random.Generator) -> NDArray[np.uint8]
     grain = _octaves(size, rng)
     dark, light = _colour(rng, vivid=0.35), _colour(rng, vivid=0.35)
     mixed = np.clip(0.8 * field + 0.2 * grain, 0, 1)[..., None]
-    return np.clip(dark + (light - dark) * mixed, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(dark + (light - dark) * mixed, 0, 255), np.uint8)
 
 
 def tile(side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -28,7 +28,7 @@ def tile(side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     field = _KINDS[int(rng.integers(len(_KINDS)))]((side, side), rng)
     one = _colour(rng, vivid=1.0)
     other = _colour(rng, vivid=1.0) if rng.random() < 0.25 else one * rng.uniform(0.55, 0.85)
-    return np.clip(one + (other - one) * field[..., None], 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(one + (other - one) * field[..., None], 0, 255), np.uint8)
 
 
 def _colour(rng: np.random.Generator, *, vivid: float) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """From samples to what the model sees: one warp a picture, one colour matrix, mosaic, mixup, boxes kept honest.
 
-Everything runs on uint8 pixels: flips, scale, crop and place are one affine warp straight to the canvas, and brightness,
-contrast, saturation and hue are one 3 x 4 matrix. That is several times quicker than a chain of
+Everything runs on uint8 pixels: flips, scale, crop and place are one affine warp straight to the canvas, and
+brightness, contrast, saturation and hue are one 3 x 4 matrix. That is several times quicker than a chain of
 torchvision.transforms.v2, whose transforms fit in all the same: pass any of them as ``extra``.
 """
 
@@ -78,7 +78,12 @@ class TrainTransform:
         self.extra = extra
 
     def __call__(
-        self, sample: Sample, *, rng: np.random.Generator, companion: Callable[[int], Sample], strong: bool = True
+        self,
+        sample: Sample,
+        *,
+        rng: np.random.Generator,
+        companion: Callable[[int], Sample],
+        strong: bool = True,
     ) -> Prepared:
         """Prepare one canvas.
 
@@ -149,7 +154,10 @@ class TrainTransform:
         warp(image, matrix, view)
         config = self.augment
         moved, keep = geometry.on_canvas(
-            geometry.move_boxes(boxes, matrix), target, min_visible=config.min_visible, min_side=config.min_side
+            geometry.move_boxes(boxes, matrix),
+            target,
+            min_visible=config.min_visible,
+            min_side=config.min_side,
         )
         return moved[keep], sample.labels.numpy()[keep]
 
@@ -163,7 +171,9 @@ class TrainTransform:
         unit = (corners / np.array([width, height, width, height], np.float32)).clip(0, 1)
         centres = np.concatenate(((unit[:, :2] + unit[:, 2:]) / 2, unit[:, 2:] - unit[:, :2]), 1)
         pixels = normalise(found.image, mean=self.mean, std=self.std)
-        return Prepared(pixels, torch.from_numpy(centres), torch.from_numpy(labels.astype(np.int64, copy=False)))
+        return Prepared(
+            pixels, torch.from_numpy(centres), torch.from_numpy(labels.astype(np.int64, copy=False))
+        )
 
 
 def warp(image: Pixels, matrix: geometry.Matrix, out: Pixels) -> None:
@@ -244,7 +254,7 @@ def _with_torchvision(found: Canvas, extra: Callable[[Any, dict[str, Any]], Any]
     from torchvision.transforms import v2
 
     size = (found.image.shape[0], found.image.shape[1])
-    corners = tv_tensors.BoundingBoxes(found.boxes, format="XYXY", canvas_size=size)  # type: ignore[call-overload]
+    corners = tv_tensors.BoundingBoxes(found.boxes, format="XYXY", canvas_size=size)
     truth = {"boxes": corners, "labels": torch.from_numpy(found.labels)}
     image = tv_tensors.Image(torch.from_numpy(found.image).permute(2, 0, 1))
     moved, truth = v2.SanitizeBoundingBoxes()(*extra(image, truth))
