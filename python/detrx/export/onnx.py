@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 INPUT = "pixels"
 OUTPUTS = ("scores", "labels", "boxes")
 OPSET = 17
-"""GridSample of opset 20 and later runs as nearest in some TensorRT; 17 is the first with LayerNormalization."""
+"""The first with LayerNormalization; later ones have a GridSample that some TensorRT run as nearest."""
 MOST = 300
 """The most detections of an image unless asked for more; TensorRT's TopK ends at 3840."""
 FORBIDDEN = frozenset({"GridSample", "Loop", "If", "Scan", "NonZero", "NonMaxSuppression", "Einsum"})
@@ -57,7 +57,7 @@ def write_onnx(
     (B, K, 4), corners in [0, 1] of the canvas, best first. The model is not changed.
 
     Args:
-        model: in eval mode it answers (B, 3, h, w) with Outputs; its ``fuse()``, if it has one, folds branches.
+        model: in eval mode it answers (B, 3, h, w) with Outputs; its ``fuse()``, where there is one, is used.
         info: goes into the metadata; its canvas is the size of the input.
         path: the file to write; one there is replaced.
         batch: images to one call, or None for any number.
@@ -97,7 +97,7 @@ def _onnx() -> Any:
 
 
 def _prepare(model: nn.Module) -> nn.Module:
-    """A copy on the CPU, in float32 and eval mode, with its branches folded and its convolutions normalised."""
+    """A copy on the CPU, in float32 and eval mode, with branches and norms folded into convolutions."""
     ready = copy.deepcopy(model).to("cpu", torch.float32).eval()
     fuse = getattr(ready, "fuse", None)
     if callable(fuse):
@@ -118,8 +118,8 @@ def _trace(graph: nn.Module, pixels: Tensor, *, dynamic: bool, opset: int) -> by
     out = io.BytesIO()
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            # The tracing exporter is announced as deprecated; it needs no further package, writes opset 17 itself
-            # and is measured to give the smaller graph. Tracing warns of every size that becomes a constant.
+            # The tracing exporter is announced as deprecated, but needs no further package and writes opset
+            # 17 itself. It warns of every size that becomes a constant, which is what a fixed canvas means.
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 graph,
@@ -173,7 +173,8 @@ def _refuse_impure(model: Any) -> None:
     )
     if bad:
         raise ExportError(
-            f"[write_onnx] the pure graph must not hold {', '.join(bad)}; write the model in plain tensor operators"
+            f"[write_onnx] the pure graph must not hold {', '.join(bad)}; "
+            "write that part of the model in plain tensor operators"
         )
     outside = [t.name for t in model.graph.initializer if t.data_location == _onnx().TensorProto.EXTERNAL]
     if outside:

@@ -121,7 +121,7 @@ def gate(
     images: Sequence[str | Path] | None = None,
     data: str | Path | None = None,
 ) -> ParityReport:
-    """Compare a file with the model that it was made from, on given pictures, a data set or generated scenes."""
+    """Compare a file with the model it was made from, on given pictures, a data set or generated scenes."""
     pictures = islice(_pictures(info, images, data), GATE_IMAGES)
     with closing(open_backend(exported, device="cpu")) as ran:
         return check(reference, ran, pictures)
@@ -159,12 +159,13 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
 def _settle(draft: Path, target: Path, report: ParityReport) -> None:
     """Give the draft its name, or the name of a rejected file."""
     if report.passed:
-        os.replace(draft, target)
+        draft.replace(target)
         return
     rejected = target.with_name(target.name + ".rejected")
-    os.replace(draft, rejected)
+    draft.replace(rejected)
     rejected.with_name(rejected.name + ".json").write_text(json.dumps(dataclasses.asdict(report), indent=1))
     raise ParityError(
-        f"[export] {target.name} does not answer as the model does; it is kept as {rejected}.\n{report.table()}",
+        f"[export] {target.name} does not answer as the model does; it is kept as {rejected}.\n"
+        f"{report.table()}",
         report,
     )

@@ -6,8 +6,10 @@ import functools
 from collections.abc import Sequence
 from types import ModuleType
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from detrx import native
@@ -76,14 +78,15 @@ def _gather(
     queries, points = int(locations.shape[1]), int(locations.shape[3])
     sides = [(int(height), int(width)) for height, width in shapes]
     table = _corner_table(values, sides)
-    rows, share = _corners(sides, locations.float(), weights.float(), points_per_level)
+    exact = torch.promote_types(locations.dtype, torch.float32)
+    rows, share = _corners(sides, locations.to(exact), weights.to(exact), points_per_level)
     image = torch.arange(values.shape[0], device=values.device).reshape(-1, 1, 1, 1) * table.shape[1]
     head = torch.arange(heads, device=values.device).reshape(1, 1, -1, 1)
     rows = ((rows + image) * heads + head).reshape(-1)
     read = table.reshape(-1, 4 * channels).index_select(0, rows)
     read = read.reshape(-1, 4 * points, channels)
     out = share.to(values.dtype).reshape(-1, 1, 4 * points) @ read
-    return out.reshape(-1, queries, heads * channels)
+    return out.reshape(values.shape[0], queries, heads * channels)
 
 
 def _corner_table(values: Tensor, sides: Sequence[tuple[int, int]]) -> Tensor:

@@ -1,0 +1,230 @@
+"""Evaluate what ships: the same files, the same letterbox and the same decoding as in use."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detrx.data.catalog import open_dataset
+from detrx.errors import ConfigError, DataError
+from detrx.evaluation.coco import Metrics, Prediction, score
+from detrx.images import read_image
+from detrx.preprocess import letterbox
+from detrx.runtime.backend import Backend, open_backend
+from detrx.types import Detections, Letterbox, ModelInfo, Raw
+
+if TYPE_CHECKING:
+    from detrx.data.coco import Dataset, ImageRecord
+
+Progress = Callable[[int, int], None]
+"""Called with the images done and the images in all."""
+
+
+def evaluate(
+    model: Union[str, Path],
+    *,
+    data: Union[str, Path],
+    split: str = "test",
+    device: str = "auto",
+    threads: Optional[int] = None,
+    batch: int = 1,
+    limit: Optional[int] = None,
+    out: Union[str, Path, None] = None,
+    progress: Optional[bool] = None,
+) -> Metrics:
+    """Score a model on a split of a data set.
+
+    Args:
+        model: weights or an exported file.
+        data: the data set's folder.
+        split: which part of it.
+        device: "auto", "cpu" or "cuda".
+        threads: CPU threads for the model; None leaves it to the library.
+        batch: images to one call, where the model leaves it open.
+        limit: only the first so many images.
+        out: a folder for metrics.json, predictions.json (COCO results), the plots and index.html; or None.
+        progress: show a bar; None shows one where the output is a terminal.
+
+    Raises:
+        ConfigError: a setting that is out of range, or no such model file.
+        DataError: a data set that cannot be read, or that has other classes than the model.
+        MissingBackendError: something to run or score with is not installed.
+    """
+    for name, value in (("batch", batch), ("limit", limit)):
+        if value is not None and value < 1:
+            raise ConfigError(f"[evaluate] {name} must be 1 or more, got {value}")
+    dataset = open_dataset(Path(data), split=split)
+    with closing(open_backend(model, device=device, threads=threads)) as backend:
+        show = sys.stderr.isatty() if progress is None else progress
+        with _bar(show) as report:
+            metrics, predictions = evaluate_backend(
+                backend, dataset, batch=batch, limit=limit, progress=report
+            )
+    if out is not None:
+        write_report(
+            Path(out), metrics, predictions, dataset, title=f"{Path(model).name} on {data} ({split})"
+        )
+    return metrics
+
+
+def evaluate_backend(
+    backend: Backend,
+    dataset: Dataset,
+    *,
+    batch: int = 1,
+    limit: Optional[int] = None,
+    progress: Optional[Progress] = None,
+) -> Tuple[Metrics, List[Prediction]]:
+    """Score a loaded model on a data set.
+
+    Args:
+        backend: its fixed batch, where it has one, is used.
+        dataset: its class names must be the model's, in any order.
+        batch: images to one call, where the backend leaves it open.
+        limit: only the first so many images.
+        progress: called after every call of the backend.
+
+    Raises:
+        DataError: an image cannot be read, or the classes differ.
+    """
+    check_classes(backend.info, dataset)
+    if limit is not None:
+        dataset = dataclasses.replace(dataset, images=dataset.images[:limit])
+    predictions: List[Prediction] = []
+    size = backend.batch or batch
+    for start in range(0, len(dataset.images), size):
+        predictions += _predict(backend, dataset.images[start : start + size], size)
+        if progress is not None:
+            progress(len(predictions), len(dataset.images))
+    return score(dataset, predictions), predictions
+
+
+def check_classes(info: ModelInfo, dataset: Dataset) -> None:
+    """Raise DataError unless model and data set have the same class names, in any order."""
+    if sorted(info.names) != sorted(dataset.names):
+        raise DataError(
+            "[evaluate] model and data set must have the same classes; "
+            f"the model has: {', '.join(info.names)}; "
+            f"{dataset.annotation_file} has: {', '.join(dataset.names)}"
+        )
+
+
+def _predict(backend: Backend, records: Sequence[ImageRecord], size: int) -> Iterator[Prediction]:
+    """Run one batch; a short one is filled with its last image, whose answers are dropped."""
+    info = backend.info
+    ready = [letterbox(read_image(r.path), canvas=info.canvas, mean=info.mean, std=info.std) for r in records]
+    pixels = np.stack([p for p, _ in ready] + [ready[-1][0]] * (size - len(ready)))
+    raw = backend.infer(pixels)
+    for i, (record, (_, box)) in enumerate(zip(records, ready)):
+        yield Prediction(record.id, _found(raw, i, box, info))
+
+
+def _found(raw: Raw, i: int, box: Letterbox, info: ModelInfo) -> Detections:
+    return Detections(
+        boxes=box.undo(raw.boxes[i]),
+        scores=raw.scores[i],
+        labels=raw.labels[i],
+        class_names=info.names,
+        category_ids=info.category_ids,
+    )
+
+
+class ModelBackend:
+    """A live model as a backend, so that training evaluates as shipping does.
+
+    Args:
+        model: answers (B, 3, h, w) with Outputs; it is run in eval mode and put back afterwards.
+        info: what an export of it would say.
+        top: detections of an image.
+    """
+
+    batch: Optional[int] = None
+
+    def __init__(self, model: Any, info: ModelInfo, *, top: int = 300) -> None:
+        self._model = model
+        self._top = top
+        self.info = info
+        self.description = f"{info.model} in training"
+
+    def infer(self, pixels: NDArray[np.float32]) -> Raw:
+        import torch
+
+        from detrx.models.head import decode
+
+        training, place = self._model.training, next(self._model.parameters())
+        self._model.eval()
+        try:
+            with torch.inference_mode():
+                found = self._model(torch.from_numpy(pixels).to(place.device, place.dtype))
+                logits, boxes = found.logits[-1].float(), found.boxes[-1].float()
+                top = min(self._top, logits.shape[1] * logits.shape[2])
+                scores, labels, corners = decode(logits, boxes, top=top)
+        finally:
+            self._model.train(training)
+        return Raw(scores.cpu().numpy(), labels.cpu().numpy(), corners.cpu().numpy())
+
+    def close(self) -> None:
+        """The model is the caller's."""
+
+
+@contextmanager
+def _bar(show: bool) -> Iterator[Optional[Progress]]:
+    """A progress bar on the terminal, or None; gives the function to report to."""
+    if not show:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("evaluating")
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def coco_results(predictions: Sequence[Prediction], dataset: Dataset) -> List[Dict[str, Any]]:
+    """Predictions in COCO's result format, under the data set's own image and category ids."""
+    ids = dict(zip(dataset.names, dataset.category_ids))
+    out = []
+    for one in predictions:
+        for (box, value, _), name in zip(one.detections, one.detections.names.tolist()):
+            x0, y0, x1, y1 = (round(float(v), 3) for v in box)
+            out.append(
+                {
+                    "image_id": one.image_id,
+                    "category_id": ids[name],
+                    "bbox": [x0, y0, round(x1 - x0, 3), round(y1 - y0, 3)],
+                    "score": round(value, 6),
+                }
+            )
+    return out
+
+
+def write_report(
+    out: Path, metrics: Metrics, predictions: Sequence[Prediction], dataset: Dataset, *, title: str
+) -> Path:
+    """Write metrics.json, predictions.json, the plots and index.html into a folder.
+
+    Returns:
+        The path of index.html.
+    """
+    from detrx.evaluation.plots import draw_report
+
+    out.mkdir(parents=True, exist_ok=True)
+    _write(out / "metrics.json", metrics.to_json())
+    _write(out / "predictions.json", json.dumps(coco_results(predictions, dataset)))
+    return draw_report(out, metrics, predictions, dataset, title=title)
+
+
+def _write(path: Path, text: str) -> None:
+    draft = path.with_name(path.name + ".part")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
