@@ -50,7 +50,7 @@ def parse(args: Sequence[str]) -> TrainConfig:
         args=list(rest),
         default=base,
         prog="detrx train",
-        description="Train a detector on a COCO data set. --config FILE.yaml reads settings; the command line wins.",
+        description="Train a detector on a COCO data set. --config FILE.yaml reads settings.",
     )
     if path:
         _say_overrides(path, base, found)

@@ -1,15 +1,14 @@
 """What a training run is made of: one frozen dataclass that the command line, YAML files and Python share.
 
-Free of torch, so that `detrx train --help` answers at once. tyro evaluates the annotations, hence typing.Optional.
+Free of torch, so that `detrx train --help` answers at once. tyro evaluates the annotations, hence Optional.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Literal, Optional, Tuple
 
 from tyro.conf import Positional
-from typing_extensions import Literal
 
 from detrx.data.augment import AugmentConfig
 from detrx.errors import ConfigError
@@ -28,10 +27,10 @@ class TrainConfig:
     out: str = ""
     """Run folder; empty: runs/<data>-<model>, numbered."""
     resume: str = ""
-    """"auto": go on where the run folder stopped (start if it is empty); or a last.safetensors or its folder."""
+    """"auto": go on where the run folder stopped, or start it; else a last.safetensors or its folder."""
 
     epochs: Optional[int] = None
-    """Length in passes over the training pictures. Neither epochs nor minutes: enough for about 3,000 steps."""
+    """Passes over the training pictures. Neither epochs nor minutes: enough for about 3,000 steps."""
     minutes: Optional[float] = None
     """Length in minutes of wall clock, interim evaluations included; the whole schedule adapts to it."""
     batch: int = 8
@@ -93,8 +92,8 @@ class TrainConfig:
     """"auto", "cpu", "cuda" or "cuda:N"."""
     threads: int = 0
     """CPU threads of torch; 0 leaves torch's choice."""
-    workers: int = 0
-    """Processes that read and augment pictures; 0 does it in the training process."""
+    workers: Optional[int] = None
+    """Threads that prepare pictures; None: by the number of cores; 0: none of their own."""
     channels_last: bool = False
     """Lay pixels out with the channel last."""
     compile: bool = False
@@ -129,12 +128,12 @@ _TYPES: Dict[str, Any] = {
     **dict.fromkeys(("data", "model", "out", "resume", "train_split", "val_split"), str),
     **dict.fromkeys(("backbone_weights", "weights", "amp", "device"), str),
     **dict.fromkeys(("backbone", "backbone_padding"), (str, None)),
-    **dict.fromkeys(("epochs", "queries"), (int, None)),
+    **dict.fromkeys(("epochs", "queries", "workers"), (int, None)),
     "minutes": (float, None),
     "canvas": Tuple[int, int],
     "levels": (Tuple[int, ...], None),
     "freeze_norm": (bool, None),
-    **dict.fromkeys(("batch", "accumulate", "repeat", "freeze_stages", "threads", "workers"), int),
+    **dict.fromkeys(("batch", "accumulate", "repeat", "freeze_stages", "threads"), int),
     **dict.fromkeys(("seed", "eval_every", "patience"), int),
     **dict.fromkeys(("lr", "backbone_lr_ratio", "weight_decay", "warmup", "flat", "final_lr", "clip"), float),
     **dict.fromkeys(("ema_decay", "ema_ramp", "strong_until", "repeat_until", "save_every"), float),
@@ -187,7 +186,8 @@ def _check_words(config: TrainConfig) -> None:
 def _check_together(config: TrainConfig) -> None:
     if config.epochs is not None and config.minutes is not None:
         raise ConfigError(
-            f"[config] give epochs or minutes, not both; found epochs {config.epochs} and minutes {config.minutes:g}"
+            f"[config] give epochs or minutes, not both; found epochs {config.epochs} and "
+            f"minutes {config.minutes:g}"
         )
     if config.warmup + config.flat > 1:
         raise ConfigError(
@@ -196,7 +196,8 @@ def _check_together(config: TrainConfig) -> None:
         )
     if config.accumulate > config.batch:
         raise ConfigError(
-            f"[config] accumulate must not be above batch, found {config.accumulate} parts of {config.batch} pictures"
+            f"[config] accumulate must not be above batch, found {config.accumulate} parts of "
+            f"{config.batch} pictures"
         )
     if config.weights and config.backbone_weights:
         raise ConfigError("[config] give weights (the whole detector) or backbone_weights, not both")

@@ -47,7 +47,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     if len(raw) > _MOST_BYTES:
         raise ConfigError(f"[config] {path} must be at most {_MOST_BYTES} bytes, found {len(raw)}")
     try:
-        found = yaml.load(raw.decode("utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+        found = yaml.load(raw.decode("utf-8"), Loader=_Loader)
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"[config] {path} must be UTF-8 text: {error.reason} at byte {error.start}"
@@ -113,7 +113,7 @@ def _number(value: Any) -> Any:
 
 def to_yaml(config: TrainConfig) -> str:
     """The settings as text that ``read_config`` takes back."""
-    return yaml.safe_dump(plain(config), sort_keys=False)
+    return str(yaml.safe_dump(plain(config), sort_keys=False))
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -33,6 +33,6 @@ class Ema:
 
     @torch.no_grad()
     def heal(self, model: nn.Module) -> None:
-        """Give the model back sane buffers after a step with numbers that were not finite (batch norm statistics)."""
+        """Give the model finite buffers (batch norm statistics) again after a step that was not finite."""
         for theirs, mine in zip(model.buffers(), self.model.buffers(), strict=True):
             theirs.copy_(mine)

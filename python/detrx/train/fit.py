@@ -6,7 +6,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from detrx.models.checkpoint import read_checkpoint
@@ -100,7 +99,7 @@ class Fit:
 
     def _batches(self) -> Iterator[Batch]:
         place = self.position
-        return islice(self.loader.epoch(place.epoch, strong=place.strong), place.batch, None)
+        return self.loader.epoch(place.epoch, strong=place.strong, start=place.batch)
 
     def _step(self, batch: Batch) -> None:
         done: Step = self.trainer.step(batch, self.clock.progress)
@@ -120,12 +119,10 @@ class Fit:
         best = self._folder.path / BEST
         weights = None
         if best.is_file():
-            found = read_checkpoint(best).tensors
-            weights = {name[len("model.") :]: t for name, t in found.items() if name.startswith("model.")}
+            weights = read_checkpoint(best).part("model.")
         self.trainer.recover(weights)
-        self._report.say(
-            f"{BAD_IN_A_ROW} steps in a row were not finite: back to {'the best' if weights else 'averaged'} weights"
-        )
+        origin = "the best" if weights else "the averaged"
+        self._report.say(f"{BAD_IN_A_ROW} steps in a row were not finite: back to {origin} weights")
         self._log.write("recovery", self._numbers())
 
     # --- when

@@ -34,7 +34,8 @@ def choose_folder(config: TrainConfig) -> tuple[Path, Path | None]:
     if config.resume == "auto":
         return folder, state
     raise ConfigError(
-        f"[train] {folder} must not hold a run yet, found {state}; add --resume auto to go on, or choose another --out"
+        f"[train] {folder} must not hold a run yet, found {state}; add --resume auto to go on, "
+        "or choose another --out"
     )
 
 
@@ -66,14 +67,16 @@ class RunFolder:
             self._lock = (self.path / _LOCK).open("a+")
         except OSError as error:
             raise ConfigError(
-                f"[train] out must be a folder that can be written, {self.path}: {error.strerror}; choose another --out"
+                f"[train] out must be a folder that can be written, {self.path}: {error.strerror}; "
+                "choose another --out"
             ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._lock.close()
             raise ConfigError(
-                f"[train] {self.path} must be free, found another run writing to it; wait for it or choose another --out"
+                f"[train] {self.path} must be free, found another run writing to it; wait for it "
+                "or choose another --out"
             ) from error
         return self
 
@@ -94,6 +97,6 @@ class RunFolder:
         part = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             part.write_text(text, encoding="utf-8")
-            os.replace(part, path)
+            part.replace(path)
         finally:
             part.unlink(missing_ok=True)

@@ -72,10 +72,16 @@ def read_rows(folder: RunFolder) -> list[dict[str, Any]]:
         lines = folder.file(JSONL).read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
-    for line in lines:
-        try:
-            row = json.loads(line)
+    for row in map(_row, lines):
+        if row is not None:
             rows[int(row["row"])] = row
-        except (ValueError, KeyError, TypeError):
-            continue  # a line that a kill cut short
     return [rows[number] for number in sorted(rows)]
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    """A line of log.jsonl, or None for one that a kill cut short."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and "row" in row else None

@@ -1,4 +1,4 @@
-"""One optimiser step: forward, matching and losses, backward, clip, step, average; and what to do when it goes wrong."""
+"""One optimiser step: forward, matching and losses, backward, clip, step, average; and when it goes wrong."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dataclasses
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from detrx.train.optim import freeze, make_optimizer, set_rate, train_mode
 from detrx.train.schedule import ema_decay, rate
 
 BAD_IN_A_ROW = 5
-"""So many steps with numbers that are not finite, one after another, and the weights go back to the best ones."""
+"""So many steps in a row with numbers that are not finite, and the weights go back to the best ones."""
 MOST_RELOADS = 3
 MOST_HALVINGS = 3
 
@@ -50,8 +51,8 @@ class Step:
 def choose_amp(amp: str, device: torch.device) -> torch.dtype | None:
     """The half precision of the forward pass, or None for float32.
 
-    "auto" is bfloat16 on CUDA with compute capability >= 8.0, float16 on older CUDA, and float32 on a CPU: there
-    bfloat16 gains only with AMX or AVX512-BF16 and loses elsewhere, and weights should not depend on the machine.
+    "auto" is bfloat16 on CUDA with compute capability >= 8.0, float16 on older CUDA, and float32 on a CPU:
+    there bfloat16 gains only with AMX or AVX512-BF16, and weights should not hang on the machine's model.
     """
     if amp == "off" or (amp == "auto" and device.type == "cpu"):
         return None
@@ -87,21 +88,17 @@ def _columns(targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
 
 def in_float32(outputs: Outputs) -> Outputs:
     """The same outputs for losses, which half precision would spoil."""
-    found = {f.name: getattr(outputs, f.name) for f in dataclasses.fields(outputs)}
-    return Outputs(
-        **{
-            name: in_float32(value)
-            if isinstance(value, Outputs)
-            else None
-            if value is None
-            else value.float()
-            for name, value in found.items()
-        }
-    )
+    found: dict[str, Any] = {}
+    for item in dataclasses.fields(outputs):
+        value = getattr(outputs, item.name)
+        found[item.name] = in_float32(value) if isinstance(value, Outputs) else value
+        if isinstance(value, Tensor):
+            found[item.name] = value.float()
+    return Outputs(**found)
 
 
 class Trainer:
-    """A model and all that moves with it: optimiser, average, scaler, the generator of the denoising noise."""
+    """A model and all that moves with it: optimiser, average, scaler, generator of the denoising noise."""
 
     def __init__(
         self,
@@ -114,8 +111,9 @@ class Trainer:
         device: torch.device,
     ) -> None:
         self.config, self.device, self.classes, self.queries = config, device, classes, queries
-        layout = torch.channels_last if config.channels_last else torch.preserve_format
-        self.model = model.to(device=device, memory_format=layout)
+        self.model = model.to(device)
+        if config.channels_last:
+            self.model.to(memory_format=torch.channels_last)
         freeze(self.model, norm=bool(config.freeze_norm), stages=config.freeze_stages)
         self.ema = Ema(self.model)
         self.optimizer = make_optimizer(self.model, config)
@@ -172,8 +170,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         if self._halvings >= MOST_HALVINGS or self.accumulate >= len(batch.pixels):
             raise DeviceError(
-                f"[train] {self.device} is out of memory with {self.accumulate} parts of a batch of {len(batch.pixels)}; "
-                "choose a smaller --batch or --canvas"
+                f"[train] {self.device} is out of memory with {self.accumulate} parts of a batch of "
+                f"{len(batch.pixels)}; choose a smaller --batch or --canvas"
             ) from error
         self._halvings += 1
         self.accumulate = min(self.accumulate * 2, len(batch.pixels))
@@ -186,7 +184,7 @@ class Trainer:
     def _backward(self, batch: Batch) -> dict[str, Tensor] | None:
         """Gradients of the whole batch; None where its matching costs were not finite.
 
-        Each part's loss is a mean over its boxes; weighting it by its share of all boxes makes the sum a mean over all.
+        Each part's loss is a mean over its boxes; weighted by its share of them, the sum is a mean over all.
         """
         self.optimizer.zero_grad(set_to_none=True)
         everything = batch.targets.counts.sum().clamp(min=1)
@@ -236,7 +234,7 @@ class Trainer:
         self.ema.heal(self.model)
 
     def recover(self, weights: dict[str, Tensor] | None) -> None:
-        """Go back to good weights (None: the running average) after too many bad steps, with a fresh optimiser.
+        """Go back to good weights (None: the running average) with a fresh optimiser.
 
         Raises:
             TrainingError: that did not help ``MOST_RELOADS`` times.

@@ -13,7 +13,7 @@ _BACKBONE = "backbone."
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Four groups: backbone or not, weights or norms and biases (which do not decay, as they are no directions)."""
+    """Four groups: backbone or not, weights or norms and biases, which do not decay."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ import torch
 
 import detrx
 from detrx.data.coco import Dataset
-from detrx.errors import CheckpointError, ConfigError
+from detrx.errors import CheckpointError
 from detrx.evaluation.coco import Metrics
 from detrx.evaluation.run import ModelBackend, evaluate_backend
 from detrx.models.zoo import RtConfig
@@ -115,7 +114,9 @@ def train(
         "seed": seed,
         "resume": resume,
     }
-    changes = {name: str(v) if isinstance(v, Path) else v for name, v in given.items() if v is not None}
+    changes: dict[str, Any] = {
+        name: str(v) if isinstance(v, Path) else v for name, v in given.items() if v is not None
+    }
     with Report(quiet=quiet) as report:
         return run(dataclasses.replace(config or TrainConfig(), **changes), report)
 
@@ -212,7 +213,8 @@ def _check_same(saved: Saved, config: TrainConfig, shape: RtConfig, info: ModelI
     ]
     if differing:
         raise CheckpointError(
-            f"[train] {saved.path} must be resumed with the same model and classes, found {'; '.join(differing)}; "
+            f"[train] {saved.path} must be resumed with the same model and classes, "
+            f"found {'; '.join(differing)}; "
             f"give the same settings, or start anew with --weights {saved.path}"
         )
     changed = {k: v for k, v in differences(saved.config, config).items() if k not in ("out", "resume")}
@@ -273,7 +275,8 @@ def _say_start(
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     report.say(
         f"detrx {detrx.__version__}, torch {torch.__version__}, {device} ({name}), "
-        f"{torch.get_num_threads()} of {os.cpu_count()} threads; {config.model} at {config.canvas[0]}x{config.canvas[1]}, {length}"
+        f"{torch.get_num_threads()} of {os.cpu_count()} threads; "
+        f"{config.model} at {config.canvas[0]}x{config.canvas[1]}, {length}"
     )
     report.say(
         f"{config.data}: {len(data.train)} pictures, {boxes} boxes, {len(data.train.names)} classes "

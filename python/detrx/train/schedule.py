@@ -1,6 +1,6 @@
-"""Everything that changes over a run, as pure functions of progress in [0, 1], and the clock that measures it.
+"""All that changes over a run, as pure functions of progress in [0, 1], and the clock that measures it.
 
-Nothing counts in fixed steps: a run of 100 steps warms up, averages and calms down in the same shares as one of a million.
+Nothing counts in fixed steps: a run of 100 steps warms up and calms down as one of a million does.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 def rate(progress: float, *, warmup: float, flat: float, final: float) -> float:
     """The learning rate as a share of its height, in [0, 1].
 
-    Rises in a line from a hundredth over the first ``warmup`` share, stays at 1 for the next ``flat`` share and falls along half a
-    cosine to ``final`` at the end (flat cosine: RTMDet, https://arxiv.org/abs/2212.07784).
+    Rises in a line from a hundredth over the first ``warmup`` share, stays at 1 for the next ``flat``
+    share and falls along half a cosine to ``final`` at the end (flat cosine: RTMDet, https://arxiv.org/abs/2212.07784).
     """
     if progress < warmup:
         return max(progress / warmup, 0.01)
@@ -26,7 +26,7 @@ def rate(progress: float, *, warmup: float, flat: float, final: float) -> float:
 
 
 def ema_decay(progress: float, *, decay: float, ramp: float) -> float:
-    """How much of the averaged weights stays, in [0, decay]: little at first, when the weights are still poor."""
+    """How much of the averaged weights stays, in [0, decay]: little at first, while they are poor."""
     return decay * (1 - math.exp(-progress / ramp))
 
 

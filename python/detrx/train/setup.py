@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from detrx.data.catalog import open_dataset, splits
 from detrx.data.coco import Dataset
-from detrx.data.loader import TrainLoader
+from detrx.data.loader import TrainLoader, default_workers
 from detrx.errors import CheckpointError, ConfigError, DataError, DeviceError
 from detrx.losses.config import LossConfig
 from detrx.models.backbone import load_backbone_weights
@@ -26,7 +26,7 @@ from detrx.train.config import TrainConfig
 from detrx.types import ModelInfo
 
 USUAL_STEPS = 3000
-"""A run without a length gets about so many optimiser steps, which small data sets need (a DETR learns little in fewer)."""
+"""A run without a length gets about so many optimiser steps: a DETR learns little in fewer."""
 FEWEST_EPOCHS, MOST_EPOCHS = 12, 400
 
 
@@ -51,7 +51,7 @@ def choose_device(name: str) -> torch.device:
 
 def seed_everything(seed: int) -> None:
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - libraries that draw from the old global generator
+    np.random.seed(seed)
     torch.manual_seed(seed)
 
 
@@ -136,8 +136,8 @@ def take_weights(model: nn.Module, other: nn.Module) -> tuple[int, int]:
     fitting: dict[str, Tensor] = {k: v for k, v in theirs.items() if k in own and own[k].shape == v.shape}
     if len(fitting) < len(own) / 2:
         raise CheckpointError(
-            f"[train] weights must be of a model like this one, found {len(fitting)} of {len(own)} tensors that fit; "
-            "check --model, --backbone and --levels"
+            f"[train] weights must be of a model like this one, found {len(fitting)} of {len(own)} tensors "
+            "that fit; check --model, --backbone and --levels"
         )
     model.load_state_dict(fitting, strict=False)
     return len(fitting), len(own) - len(fitting)
@@ -150,7 +150,7 @@ def make_loader(config: TrainConfig, train: Dataset, info: ModelInfo) -> TrainLo
         batch=config.batch,
         augment=config.augment,
         seed=config.seed,
-        workers=config.workers,
+        workers=default_workers() if config.workers is None else config.workers,
         mean=info.mean,
         std=info.std,
     )

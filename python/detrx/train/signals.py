@@ -32,7 +32,7 @@ class Stop:
             signal.signal(number, handler)  # type: ignore[arg-type]
         self._before.clear()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _note(self, number: int, _frame: FrameType | None) -> None:
         if self.number is not None and number == signal.SIGINT:
             # Saves are atomic, so that dying here loses nothing that was whole.
             signal.signal(signal.SIGINT, signal.SIG_DFL)

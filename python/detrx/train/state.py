@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from detrx.errors import CheckpointError
@@ -102,9 +103,9 @@ def save_best(
 def write(save: Callable[[], None], path: Path) -> None:
     try:
         save()
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"[train] {path} must be writable: {error.strerror or error}; the file before is kept. "
+            f"[train] {path} must be writable: {error}; the file before is kept. "
             "Make room, then add --resume auto"
         ) from error
 
@@ -122,7 +123,7 @@ def _optimizer_tensors(trainer: Trainer) -> dict[str, Tensor]:
 
 
 def _random_tensors(trainer: Trainer) -> dict[str, Tensor]:
-    keys = np.random.get_state(legacy=False)["state"]["key"]  # type: ignore[call-overload]
+    keys = np.random.get_state(legacy=False)["state"]["key"]
     found = {
         "random.torch": torch.get_rng_state(),
         "random.denoise": trainer.generator.get_state(),
@@ -166,7 +167,8 @@ def read_state(path: Path) -> Saved:
     extra = checkpoint.extra.get("train")
     if not isinstance(extra, dict):
         raise CheckpointError(
-            f"[train] {path} must hold a training state, found weights alone; start from them with --weights {path}"
+            f"[train] {path} must hold a training state, found weights alone; "
+            f"start from them with --weights {path}"
         )
     try:
         return Saved(checkpoint, Position(**extra["position"]), config_from(extra["config"]), path)
@@ -184,9 +186,9 @@ def restore(saved: Saved, trainer: Trainer) -> None:
     """
     tensors, extra = saved.checkpoint.tensors, saved.checkpoint.extra["train"]
     try:
-        trainer.model.load_state_dict(_under("model.", tensors))
-        trainer.ema.model.load_state_dict(_under("ema.", tensors))
-        _restore_optimizer(tensors, trainer)
+        trainer.model.load_state_dict(saved.checkpoint.part("model."))
+        trainer.ema.model.load_state_dict(saved.checkpoint.part("ema."))
+        _restore_optimizer(saved.checkpoint.part("optimizer."), trainer)
         _restore_random(tensors, extra, trainer)
         trainer.scaler.load_state_dict(extra["scaler"])
         trainer.health = Health(**extra["health"])
@@ -195,12 +197,7 @@ def restore(saved: Saved, trainer: Trainer) -> None:
         raise CheckpointError(f"[train] {saved.path} does not fit this model: {error}") from error
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _restore_optimizer(tensors: dict[str, Tensor], trainer: Trainer) -> None:
-    found = _under("optimizer.", tensors)
+def _restore_optimizer(found: dict[str, Tensor], trainer: Trainer) -> None:
     learning = {p for group in trainer.optimizer.param_groups for p in group["params"]}
     for name, parameter in trainer.model.named_parameters():
         state = {
