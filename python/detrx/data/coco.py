@@ -15,14 +15,13 @@ from typing import Any, Dict, List, Optional, Tuple, Union
 import numpy as np
 from numpy.typing import NDArray
 
+from detrx.data.annotations import Boxes, Picture, is_id, read_annotations, refuse
 from detrx.data.document import load_document
 from detrx.data.files import FileFinder, check_name
 from detrx.data.report import ReadReport, Tally
-from detrx.errors import DataError
 
 MANY_BOXES = 300
 """More objects in one image than the queries of a usual model: said at load."""
-_LARGEST = 1e7
 
 
 @dataclass(frozen=True)
@@ -67,27 +66,6 @@ class Dataset:
     def boxes(self) -> int:
         """All boxes, crowds included."""
         return sum(len(image.labels) for image in self.images)
-
-
-@dataclass
-class _Picture:
-    """An image entry on its way to an ImageRecord."""
-
-    id: Union[int, str]
-    path: Path
-    width: int
-    height: int
-
-
-@dataclass
-class _Boxes:
-    """The usable annotations as columns."""
-
-    image: List[int]
-    corners: List[Tuple[float, float, float, float]]
-    label: List[int]
-    crowd: List[bool]
-    area: List[float]
 
 
 def read_coco(
@@ -137,10 +115,10 @@ def build_dataset(
     names, ids = _categories(categories, annotations, where, tally)
     pictures, known = _images(images, where, image_root, check_files, tally)
     _limit(tally.bad("image: "), len(images), max_bad, "images", where, tally)
-    boxes = _annotations(annotations, pictures, known, {c: i for i, c in enumerate(ids)}, where, tally)
+    boxes = read_annotations(annotations, pictures, known, {c: i for i, c in enumerate(ids)}, where, tally)
     _limit(tally.bad("box: "), len(annotations), max_bad, "boxes", where, tally)
     if not boxes.image:
-        raise _refuse(
+        raise refuse(
             where, "at least one image must have a box", "found none", "Check the export of the labels."
         )
     records = _records(pictures, boxes, tally)
@@ -149,25 +127,17 @@ def build_dataset(
     return Dataset(root, split, names, ids, records, tally.report(), annotation_file)
 
 
-def _refuse(where: str, must: str, found: str, remedy: str) -> DataError:
-    return DataError(f"[read_coco] {where}: {must}, {found}. {remedy}")
-
-
 def _sections(document: Any, where: str) -> Tuple[List[Any], List[Any], List[Any]]:
     if not isinstance(document, dict):
         kind = type(document).__name__
         remedy = "Detections are not ground truth: pass the instances file."
-        raise _refuse(where, "a COCO file must be a JSON object", f"found a {kind}", remedy)
+        raise refuse(where, "a COCO file must be a JSON object", f"found a {kind}", remedy)
     for key in ("images", "annotations", "categories"):
         if not isinstance(document.get(key), list):
             found = f"found {type(document[key]).__name__}" if key in document else "found none"
             remedy = "Export the data set as COCO object detection."
-            raise _refuse(where, f"{key!r} must be a list", found, remedy)
+            raise refuse(where, f"{key!r} must be a list", found, remedy)
     return document["images"], document["annotations"], document["categories"]
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, (int, str)) and not isinstance(value, bool)
 
 
 def _categories(
@@ -177,14 +147,14 @@ def _categories(
     found: Dict[int, Tuple[str, Any]] = {}
     for entry in categories:
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-            raise _refuse(where, "a category must have a name", f"found {str(entry)[:80]}", "Name it.")
+            raise refuse(where, "a category must have a name", f"found {str(entry)[:80]}", "Name it.")
         key = entry.get("id")
         if not isinstance(key, int) or isinstance(key, bool):
-            raise _refuse(
+            raise refuse(
                 where, "a category id must be a whole number", f"found {key!r}", "Number the categories."
             )
         if key in found:
-            raise _refuse(
+            raise refuse(
                 where, "category ids must differ", f"found {key} twice", "Number the categories anew."
             )
         found[key] = (entry["name"], entry.get("supercategory"))
@@ -194,7 +164,7 @@ def _categories(
         tally.warn(f"category {found[parent][0]!r} (id {parent}) only names the group of the others: dropped")
         del found[parent]
     if not found:
-        raise _refuse(
+        raise refuse(
             where, "there must be at least one category", "found none", "Export the classes as well."
         )
     ids = tuple(sorted(found))
@@ -204,7 +174,7 @@ def _categories(
 def _check_names(names: List[str], where: str) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise _refuse(
+        raise refuse(
             where, "category names must differ", f"found twice: {', '.join(twice)}", "Rename or merge them."
         )
 
@@ -223,14 +193,14 @@ def _unused_parent(found: Dict[int, Tuple[str, Any]], annotations: List[Any]) ->
 
 def _images(
     images: List[Any], where: str, image_root: Optional[Path], check_files: bool, tally: Tally
-) -> Tuple[List[_Picture], Dict[Any, Optional[int]]]:
+) -> Tuple[List[Picture], Dict[Any, Optional[int]]]:
     """The usable pictures, and for each known id its index in them (None: skipped)."""
     _check_image_ids(images, where)
     finder = None if image_root is None else FileFinder(Path(image_root), where=where, headers=check_files)
-    pictures: List[_Picture] = []
+    pictures: List[Picture] = []
     known: Dict[Any, Optional[int]] = {}
     for at, entry in enumerate(images):
-        if not isinstance(entry, dict) or not _is_id(entry.get("id")):
+        if not isinstance(entry, dict) or not is_id(entry.get("id")):
             tally.skip("image: no id", f"images[{at}]")
             continue
         known[entry["id"]] = None
@@ -251,7 +221,7 @@ def _images(
             tally.skip("image: no width and height", name)
             continue
         known[entry["id"]] = len(pictures)
-        pictures.append(_Picture(entry["id"], path, width, height))
+        pictures.append(Picture(entry["id"], path, width, height))
     if finder is not None:
         finder.check_turned(len(images))
     return pictures, known
@@ -261,16 +231,14 @@ def _check_image_ids(images: List[Any], where: str) -> None:
     seen, twice = set(), []
     for entry in images:
         key = entry.get("id") if isinstance(entry, dict) else None
-        if not _is_id(key):
+        if not is_id(key):
             continue
         if key in seen:
             twice.append(repr(key))
         seen.add(key)
     if twice:
         found = f"found {len(twice)} used twice: {', '.join(twice[:20])}"
-        raise _refuse(
-            where, "image ids must differ", found, "Number the images anew, with their annotations."
-        )
+        raise refuse(where, "image ids must differ", found, "Number the images anew, with their annotations.")
 
 
 def _side(value: Any) -> int:
@@ -290,120 +258,10 @@ def _limit(bad: int, of: int, max_bad: float, what: str, where: str, tally: Tall
     share = f"{100 * max_bad:g} %"
     remedy = "Correct them, or pass a larger max_bad (--max-bad) to leave them out."
     found = f"found {bad} of {of}:{''.join(lines)}\n "
-    raise _refuse(where, f"at most {share} of the {what} may be unusable", found, remedy)
+    raise refuse(where, f"at most {share} of the {what} may be unusable", found, remedy)
 
 
-def _annotations(
-    annotations: List[Any],
-    pictures: List[_Picture],
-    known: Dict[Any, Optional[int]],
-    labels: Dict[int, int],
-    where: str,
-    tally: Tally,
-) -> _Boxes:
-    boxes = _Boxes([], [], [], [], [])
-    largest, seen = 0.0, set()
-    for at, entry in enumerate(annotations):
-        if not isinstance(entry, dict):
-            tally.skip("box: not an object", f"annotations[{at}]")
-            continue
-        if "segments_info" in entry:
-            remedy = "Pass the instances file."
-            raise _refuse(where, "annotations must be boxes", "found panoptic segments", remedy)
-        key = entry.get("id")
-        name = f"annotation {key!r}" if key is not None else f"annotations[{at}]"
-        seen.add(key if isinstance(key, (int, str)) else None)
-        corners = _corners(entry, name, tally)
-        if corners is not None:
-            largest = max(largest, corners[2], corners[3])
-            _add(boxes, entry, name, corners, pictures, known, labels, tally)
-    if 0 < largest <= 1.5:
-        remedy = "Multiply them by the width and height of each image."
-        raise _refuse(where, "boxes must be in pixels", "all are <= 1.5: they look normalised", remedy)
-    if len(seen) < len(annotations) or 0 in seen or any(isinstance(key, str) for key in seen):
-        tally.warn("annotation ids are missing, 0, text or used twice: numbered anew")
-    return boxes
-
-
-def _corners(entry: Dict[str, Any], name: str, tally: Tally) -> Optional[Tuple[float, float, float, float]]:
-    """x0, y0, x1, y1 as the file says, or None where it says nothing usable."""
-    box = entry.get("bbox")
-    if not isinstance(box, (list, tuple)) or not box:
-        reason = "box: a segmentation alone" if entry.get("segmentation") else "box: no bbox"
-        tally.skip(reason, name)
-        return None
-    numbers = len(box) == 4 and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in box)
-    if not numbers or not all(-_LARGEST < v < _LARGEST for v in box):
-        tally.skip("box: not four finite numbers of pixels", f"{name} {str(box)[:60]}")
-        return None
-    x, y, w, h = box
-    if w <= 0 or h <= 0:
-        tally.skip("box: no area (width or height <= 0)", f"{name} {box}")
-        return None
-    return float(x), float(y), float(x) + float(w), float(y) + float(h)
-
-
-def _add(
-    boxes: _Boxes,
-    entry: Dict[str, Any],
-    name: str,
-    corners: Tuple[float, float, float, float],
-    pictures: List[_Picture],
-    known: Dict[Any, Optional[int]],
-    labels: Dict[int, int],
-    tally: Tally,
-) -> None:
-    """One annotation, clipped to its picture, or the reason why not."""
-    image, category = entry.get("image_id"), entry.get("category_id")
-    if not _is_id(image) or image not in known:
-        return tally.skip("box: unknown image_id", f"{name} image_id {image!r}")
-    if not isinstance(category, int) or isinstance(category, bool) or category not in labels:
-        return tally.skip("box: unknown category_id", f"{name} category_id {category!r}")
-    at = known[image]
-    if at is None:
-        return None  # its picture was skipped and counted
-    if _has_short_polygon(entry.get("segmentation")):
-        return tally.skip("box: a polygon of fewer than 3 points", name)
-    picture = pictures[at]
-    x0, y0, x1, y1 = corners
-    inside = (max(x0, 0.0), max(y0, 0.0), min(x1, float(picture.width)), min(y1, float(picture.height)))
-    if inside[2] <= inside[0] or inside[3] <= inside[1]:
-        return tally.skip("box: outside its image", f"{name} {entry['bbox']}")
-    if inside[2] - inside[0] < 1 or inside[3] - inside[1] < 1:
-        return tally.skip("box: less than a pixel wide or high", f"{name} {entry['bbox']}")
-    if min(x0, y0) < -1 or x1 > picture.width + 1 or y1 > picture.height + 1:
-        tally.warn("boxes reach out of their image: clipped", f"{name} {entry['bbox']}")
-    boxes.image.append(at)
-    boxes.corners.append(inside)
-    boxes.label.append(labels[category])
-    boxes.crowd.append(_crowd(entry, name, tally))
-    boxes.area.append(_area(entry, name, corners, tally))
-    return None
-
-
-def _has_short_polygon(segmentation: Any) -> bool:
-    return isinstance(segmentation, list) and any(isinstance(p, list) and len(p) < 6 for p in segmentation)
-
-
-def _crowd(entry: Dict[str, Any], name: str, tally: Tally) -> bool:
-    value = entry.get("iscrowd")
-    if value not in (0, 1):
-        tally.warn("iscrowd is missing or neither 0 nor 1: taken as 0", name)
-        return False
-    return bool(value)
-
-
-def _area(
-    entry: Dict[str, Any], name: str, corners: Tuple[float, float, float, float], tally: Tally
-) -> float:
-    value = entry.get("area")
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < _LARGEST * _LARGEST:
-        return float(value)
-    tally.warn("area is missing or not a positive number: width x height of the box taken", name)
-    return (corners[2] - corners[0]) * (corners[3] - corners[1])
-
-
-def _records(pictures: List[_Picture], boxes: _Boxes, tally: Tally) -> Tuple[ImageRecord, ...]:
+def _records(pictures: List[Picture], boxes: Boxes, tally: Tally) -> Tuple[ImageRecord, ...]:
     """The columns cut into one piece an image, in the order of the file."""
     owner = np.array(boxes.image, np.int64)
     order = np.argsort(owner, kind="stable")
@@ -425,7 +283,7 @@ def _records(pictures: List[_Picture], boxes: _Boxes, tally: Tally) -> Tuple[Ima
     return tuple(records)
 
 
-def _warn_unused(names: Tuple[str, ...], boxes: _Boxes, tally: Tally) -> None:
+def _warn_unused(names: Tuple[str, ...], boxes: Boxes, tally: Tally) -> None:
     used = set(boxes.label)
     unused = [name for label, name in enumerate(names) if label not in used]
     if unused:
