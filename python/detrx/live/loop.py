@@ -78,6 +78,7 @@ def run(
     sinks: Sequence[Sink] = (),
     limit: Optional[int] = None,
     seconds: Optional[float] = None,
+    show: float = 0.0,
     on_frame: Optional[OnFrame] = None,
 ) -> LoopReport:
     """Take frames until the source ends, then close sinks and source, also after Ctrl-C or an error.
@@ -88,9 +89,10 @@ def run(
         sinks: are closed, which finishes their files.
         limit: stop after so many frames.
         seconds: stop after so much wall clock.
-        on_frame: told of each frame after it was written.
+        show: the least score that is drawn and written.
+        on_frame: told of each frame after it was written, with all that the detector found.
     """
-    state = _Run(detector, source, sinks, on_frame)
+    state = _Run(detector, source, sinks, show, on_frame)
     ended = "end"
     try:
         for frame, waited in _timed(source):
@@ -119,12 +121,18 @@ class _Run:
     """The running counts of one loop."""
 
     def __init__(
-        self, detector: Detector, source: Source, sinks: Sequence[Sink], on_frame: Optional[OnFrame]
+        self,
+        detector: Detector,
+        source: Source,
+        sinks: Sequence[Sink],
+        show: float,
+        on_frame: Optional[OnFrame],
     ) -> None:
         self.start = time.perf_counter()
         self.frames = 0
         self.objects = 0
         self._detector, self._source, self._sinks, self._on_frame = detector, source, sinks, on_frame
+        self._show = show
         self._rows: Deque[FrameTimes] = deque(maxlen=KEPT)
         self._draws = any(sink.wants_picture for sink in sinks)
 
@@ -140,16 +148,17 @@ class _Run:
         mark()
         found = self._detector.finish(raw, 0, boxes[0])
         mark()
-        picture = draw(frame.image, found) if self._draws else frame.image
+        shown = found.above(self._show)
+        picture = draw(frame.image, shown) if self._draws else frame.image
         mark()
         for sink in self._sinks:
-            sink.write(Shown(frame, found, picture))
+            sink.write(Shown(frame, shown, picture))
         mark()
         letterbox, infer, finish, drawn, written = (b - a for a, b in zip(marks, marks[1:]))
         row = (waited, letterbox, infer, finish, drawn, written)
         self._rows.append(row)
         self.frames += 1
-        self.objects += len(found)
+        self.objects += len(shown)
         if self._on_frame is not None:
             self._on_frame(frame, found, row)
 

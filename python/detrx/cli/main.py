@@ -1,0 +1,90 @@
+"""``detrx <command>``: finds the command, imports that one alone, and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import signal
+import sys
+from typing import Dict, Optional, Sequence, Tuple
+
+import detrx
+from detrx.errors import DetrxError
+
+COMMANDS: Dict[str, Tuple[str, str]] = {
+    "demo": ("detrx.cli.demo", "see it work: no network, GPU or camera needed, under a minute"),
+    "detect": ("detrx.cli.detect", "find objects in pictures, folders, videos, cameras, streams"),
+    "webcam": ("detrx.cli.webcam", "the same in a window, live"),
+    "train": ("detrx.cli.train", "train a model on your own pictures"),
+    "eval": ("detrx.cli.eval", "score a model on a data set: the COCO numbers, curves, worst pictures"),
+    "export": ("detrx.cli.export", "turn weights into an ONNX file, checked against them"),
+    "data": ("detrx.cli.data", "check a data set before it costs you a training run"),
+    "bench": ("detrx.cli.bench", "measure a model here, stage by stage"),
+    "doctor": ("detrx.cli.doctor", "what this machine has, what is missing, what to type for it"),
+}
+
+OK, REFUSED, PARITY, INTERRUPTED, TERMINATED = 0, 2, 3, 130, 143
+
+
+def main(args: Optional[Sequence[str]] = None) -> int:
+    """Run one command.
+
+    Returns:
+        0; 2 for a mistake that the message explains; 3 for an export that does not answer as its weights do;
+        130 after Ctrl-C, 143 after SIGTERM.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(overview())
+        return OK
+    if given[0] in ("-V", "--version", "version"):
+        print(f"detrx {detrx.__version__}")
+        return OK
+    if given[0] not in COMMANDS:
+        print(_unknown(given[0]), file=sys.stderr)
+        return REFUSED
+    return _run(given[0], given[1:])
+
+
+def overview() -> str:
+    """What ``detrx`` alone prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  detrx {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    head = f"detrx {detrx.__version__} - train a DETR on your own pictures, run it at camera speed\n"
+    return "\n".join(
+        [head, *lines, "", "`detrx COMMAND --help` lists what a command takes. New here? `detrx demo`"]
+    )
+
+
+def _run(name: str, args: Sequence[str]) -> int:
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code: int = importlib.import_module(COMMANDS[name][0]).run(args)
+        sys.stdout.flush()
+        return code
+    except DetrxError as error:
+        print(f"detrx {name}: {error}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        print(f"detrx {name}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # `detrx ... | head`: the reader left. What Python flushes at its exit has to go somewhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+def _terminate(*_: object) -> None:
+    """SIGTERM leaves through every ``finally``, so that files are finished and cameras freed."""
+    raise SystemExit(TERMINATED)
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+    hint = f"did you mean `detrx {near[0]}`?" if near else f"it is one of {', '.join(COMMANDS)}"
+    return f"detrx: no command {name!r}; {hint}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

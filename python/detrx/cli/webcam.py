@@ -1,0 +1,41 @@
+"""``detrx webcam``: look at what the model sees."""
+
+from __future__ import annotations
+
+import time
+from typing import List, Sequence
+
+import tyro
+
+from detrx.cli.live_line import say
+from detrx.live.job import WatchConfig, watch
+from detrx.live.loop import FrameTimes
+from detrx.types import Detections, Frame
+
+
+class _Lines:
+    """A printed line a second."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def update(self, frame: Frame, found: Detections, times: FrameTimes) -> None:
+        if time.monotonic() - self._last >= 1:
+            self._last = time.monotonic()
+            print(say(frame, found, times), flush=True)
+
+
+def run(args: Sequence[str]) -> int:
+    config = tyro.cli(WatchConfig, args=_named_source(args), prog="detrx webcam")
+    report = watch(config, on_frame=None if config.window else _Lines().update)
+    print(
+        f"{report.frames} frames at {report.fps:.1f}/s, {report.times.milliseconds('frame'):.1f} ms each (p50), "
+        f"{report.dropped} dropped because the model was busy"
+    )
+    return 130 if report.ended == "interrupted" else 0
+
+
+def _named_source(args: Sequence[str]) -> List[str]:
+    """``detrx webcam 0`` means ``--source 0``."""
+    named = bool(args) and not args[0].startswith("-")
+    return ["--source", *args] if named else list(args)
