@@ -24,7 +24,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".ti
 """Lower-case suffixes that a folder of pictures is searched for."""
 
 _HEAD = 1 << 16
-_ORIENTATION = 0x0112
+_ORIENTATION, _SAMPLES = 274, 277  # TIFF tags
 _PNG = b"\x89PNG\r\n\x1a\n"
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -350,39 +350,48 @@ def _check_scans(path: PathLike, data: bytes) -> None:
 
 
 def _decode(path: PathLike, header: Header, data: bytes) -> NDArray[np.uint8]:
-    cv2 = opencv()
-    try:
-        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise _refuse(path, f"OpenCV cannot decode it ({error})") from error
+    found = _decode_with_opencv(path, header, data)
     if found is None:
         found = _decode_with_pillow(path, header)
     if found.shape[:2] not in ((header.height, header.width), header.shown):
         raise _refuse(
             path, f"its header says {header.height} x {header.width}, its pixels are {found.shape[:2]}"
         )
-    if header.kind == "tiff" and found.ndim == 3 and found.dtype == np.uint8:
-        found = found[..., :3]  # OpenCV's TIFF reader has laid the alpha on black already
     image = _to_rgb(path, found)
     if header.kind == "jpeg" and _is_grey_below(image) and _wants_more_data(data, found):
         raise _refuse(path, "the JPEG is corrupt: its data end before its last row")
     return image
 
 
+def _decode_with_opencv(path: PathLike, header: Header, data: bytes) -> Optional[NDArray[Any]]:
+    """Grey or BGR, perhaps with alpha; None where OpenCV does not know the kind or finds it corrupt."""
+    cv2 = opencv()
+    if header.kind == "tiff" and _tiff_tags(data).get(_SAMPLES) == 2:
+        return None  # OpenCV would drop the alpha of grey
+    try:
+        found: Optional[NDArray[Any]] = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise _refuse(path, f"OpenCV cannot decode it ({error})") from error
+    if found is not None and header.kind == "tiff" and found.ndim == 3 and found.dtype == np.uint8:
+        return found[..., :3]  # OpenCV's TIFF reader has laid the alpha on black already
+    return found
+
+
 def _decode_with_pillow(path: PathLike, header: Header) -> NDArray[Any]:
-    """GIF and animated WebP, which older OpenCV cannot read, where Pillow happens to be installed."""
+    """BGR and alpha of the kinds that OpenCV, mostly older ones, cannot read, where Pillow happens to be installed."""
     refused = _refuse(
-        path, f"OpenCV cannot decode this {header.kind.upper()} (corrupt, or a kind that it does not know)"
+        path, f"OpenCV cannot decode this {header.kind.upper()}: corrupt, or a kind that it does not know"
     )
-    if header.kind not in ("gif", "webp"):
+    if header.kind not in ("gif", "webp", "tiff"):
         raise refused
     try:
-        from PIL import Image
+        from PIL import Image, ImageOps
     except ImportError:
         raise refused from None
     try:
         with Image.open(os.fspath(path)) as picture:
-            rgba = np.asarray(picture.convert("RGBA"))
+            shown = ImageOps.exif_transpose(picture) if header.kind == "tiff" else picture
+            rgba = np.asarray(shown.convert("RGBA"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise refused from error
     return np.ascontiguousarray(rgba[..., [2, 1, 0, 3]])
