@@ -11,9 +11,10 @@ PYTHON ?= python3
 VENV ?= $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
 BIN := $(VENV)/bin
 TEST_FLAGS ?= -n 2
-STAMP := $(shell date +%Y-%m-%d)
+TODAY := $(shell date +%Y-%m-%d)
 NATIVE := $(shell find csrc cmake -type f) CMakeLists.txt pyproject.toml
 CUDA_KERNELS := $(wildcard csrc/cuda/*.cu)
+CUDA_BENCHMARKS := $(shell grep -ls 'needs("cuda")' benchmarks/bench_*.py)
 
 .PHONY: demo test lint format bench gpu xavier clean
 
@@ -36,14 +37,18 @@ format: $(VENV)/.detrx-dev
 	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh' | xargs $(BIN)/clang-format -i
 
 bench: $(VENV)/.detrx-dev
-	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-json=benchmarks/results/$(STAMP)-cpu.json
+	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-json=benchmarks/results/$(TODAY)-cpu.json
 
 # On the Python that already holds torch, numpy, pybind11, scikit-build-core, CMake, ninja, pytest and pytest-benchmark.
 gpu:
 	$(PYTHON) -m pip install --no-build-isolation --no-deps $(PIP_FLAGS) .
 	DETRX_REQUIRE=cuda $(PYTHON) -m pytest tests --only-needs cuda
+ifeq ($(CUDA_BENCHMARKS),)
+	@echo "make gpu: this version has no CUDA benchmarks, so none were run."
+else
 	DETRX_REQUIRE=cuda $(PYTHON) -m pytest benchmarks --only-needs cuda --benchmark-enable --benchmark-only \
-	  --benchmark-json=benchmarks/results/$(STAMP)-$$($(PYTHON) -c "import torch; print(torch.cuda.get_device_name().replace(' ', '-').lower())").json
+	  --benchmark-json=benchmarks/results/$(TODAY)-$$($(PYTHON) -c "import torch; print(torch.cuda.get_device_name().replace(' ', '-').lower())").json
+endif
 
 xavier:
 ifeq ($(CUDA_KERNELS),)

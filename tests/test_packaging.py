@@ -38,6 +38,10 @@ def test_typing_files_are_in_the_package() -> None:
     assert (PACKAGE / "_C.pyi").is_file()
 
 
+def test_the_bundled_model_is_small() -> None:
+    assert 100_000 < (PACKAGE / "assets" / "demo.onnx").stat().st_size <= 8_000_000
+
+
 def test_the_stub_names_what_the_extension_has() -> None:
     tree = ast.parse((PACKAGE / "_C.pyi").read_text(encoding="utf-8"))
     named = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
