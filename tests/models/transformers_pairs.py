@@ -139,7 +139,7 @@ def shake(model: nn.Module, *, seed: int = 0) -> None:
                 module.weight.add_(noise(module.weight, 0.05))
                 module.bias.add_(noise(module.bias, 0.05))
         score = model.model.enc_score_head
-        score.weight.copy_(noise(score.weight, 1.0))
+        score.weight.copy_(noise(score.weight, 0.3))
 
 
 def dfine_pair(config: RtConfig = DFINE) -> tuple[DFineForObjectDetection, RtDetr]:

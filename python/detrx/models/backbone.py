@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from detrx.errors import CheckpointError, ConfigError
 from detrx.models.files import read_tensors
 
-
 _PROJECTION = "layer1.0.downsample."
 """Where RT-DETR's small ResNets have a projection that timm's have not."""
 
@@ -46,15 +45,16 @@ class Backbone(nn.Module):
         wanted = _indices(name, levels)
         options: dict[str, Any] = {"pad_type": padding} if padding else {}
         try:
-            self.net = timm.create_model(
+            self.net: Any = timm.create_model(
                 name, pretrained=False, features_only=True, out_indices=wanted, **options
             )
         except TypeError as error:
             raise ConfigError(
                 f"[Backbone] {name} does not take padding={padding!r}; leave it empty"
             ) from error
-        self.strides: list[int] = list(self.net.feature_info.reduction())
-        self.channels: list[int] = list(self.net.feature_info.channels())
+        info: Any = self.net.feature_info
+        self.strides: list[int] = list(info.reduction())
+        self.channels: list[int] = list(info.channels())
         _drop_unused_stages(self.net)
         _make_padding_static(self.net)
         if projection:
@@ -203,10 +203,10 @@ def _indices(name: str, levels: Sequence[int]) -> list[int]:
         )
     try:
         with torch.device("meta"):
-            info = timm.create_model(name, pretrained=False, features_only=True).feature_info
+            info: Any = timm.create_model(name, pretrained=False, features_only=True).feature_info
     except (RuntimeError, AttributeError, TypeError) as error:
         raise ConfigError(f"[Backbone] {name} gives no feature maps; choose another network") from error
-    at = {stride: index for stride, index in zip(info.reduction(), info.out_indices)}
+    at = dict(zip(info.reduction(), info.out_indices))
     missing = [stride for stride in levels if stride not in at]
     if missing:
         raise ConfigError(f"[Backbone] {name} has no maps of stride {missing}, only of {sorted(at)}")

@@ -19,7 +19,7 @@ class TensorCache:
 
     def get(self, size: Hashable, like: Tensor, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """What ``make`` answers for this size, floats as ``like``."""
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if torch.compiler.is_compiling() or torch._C._is_tracing():
             return _as(make(), like)  # a traced tensor must not outlive its trace
         key = (size, like.device, like.dtype)
         if key not in self._found:

@@ -88,7 +88,7 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
     total = 0
     for key in sorted(tensors):
         total = zlib.crc32(key.encode(), total)
-        total = zlib.crc32(memoryview(tensors[key].reshape(-1).view(torch.uint8).numpy()), total)
+        total = zlib.crc32(tensors[key].reshape(-1).view(torch.uint8).numpy().data, total)
     return total
 
 
@@ -132,7 +132,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         )
     try:
         info = ModelInfo.from_json(json.dumps(header["info"]))
-        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in header["config"].items()}
+        settings: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in header["config"].items()
+        }
         return Checkpoint(info, RtConfig(**settings), tensors, dict(header["extra"]))
     except (KeyError, TypeError, AttributeError, ValueError, ConfigError) as error:
         raise CheckpointError(
@@ -148,8 +150,8 @@ def _header(path: Path, text: str) -> dict[str, Any]:
     version = header.get("format_version") if isinstance(header, dict) else None
     if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
         raise CheckpointError(
-            f"[read_checkpoint] {path} must have a format_version from 1 to {FORMAT_VERSION}, found {version!r}; "
-            "a newer one needs a newer detrx: pip install -U detrx"
+            f"[read_checkpoint] {path} must have a format_version from 1 to {FORMAT_VERSION}, "
+            f"found {version!r}; a newer one needs a newer detrx: pip install -U detrx"
         )
     return dict(header)
 
@@ -157,8 +159,8 @@ def _header(path: Path, text: str) -> dict[str, Any]:
 def load_model(path: str | Path) -> tuple[RtDetr, ModelInfo]:
     """The model of a file, ready to run, in eval mode on the CPU.
 
-    Reads checkpoints of detrx, official ones of RT-DETR, RT-DETRv2, D-FINE and DEIM (.pth, the EMA where there
-    is one), and folders or files of transformers with their config.json.
+    Reads checkpoints of detrx, official ones of RT-DETR, RT-DETRv2, D-FINE and DEIM (.pth, the EMA where
+    there is one), and folders or files of transformers with their config.json.
 
     Raises:
         CheckpointError: unreadable, or it fits none of these.

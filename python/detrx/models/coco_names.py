@@ -1,8 +1,8 @@
-# fmt: off
 """The 80 classes of COCO detection, in the order of every model trained on it."""
 
 from __future__ import annotations
 
+# fmt: off
 COCO_NAMES: tuple[str, ...] = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
     "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",

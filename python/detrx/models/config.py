@@ -20,7 +20,7 @@ class RtConfig:
     backbone: str = "hgnetv2_b0"
     """A timm network with ``features_only``."""
     backbone_padding: Literal["", "same"] = ""
-    """"same" pads as TensorFlow does, for weights that were trained there; only timm's EfficientNet relatives."""
+    """"same" pads as TensorFlow does, for weights trained there; only timm's EfficientNet relatives."""
     backbone_projection: bool = False
     """Project the first shortcut too, as RT-DETR's ResNet-18 and 34 do; only for timm's resnet18d and 34d."""
     levels: tuple[int, ...] = (8, 16, 32)
@@ -46,7 +46,7 @@ class RtConfig:
     decoder_layers: int = 3
     """Decoder layers that are trained."""
     eval_layer: int = -1
-    """The decoder layer that answers in eval mode, counted as Python counts; the later ones only help training."""
+    """The decoder layer that answers in eval mode, as Python counts; the later ones only help training."""
     decoder_feedforward: int = 1024
     """Inner width of the decoder's feed-forward nets."""
     points: tuple[int, ...] = ()
@@ -67,11 +67,13 @@ class RtConfig:
         for name in ("hidden", "decoder_hidden"):
             if getattr(self, name) % (4 * self.heads):
                 raise ConfigError(
-                    f"[RtConfig] {name} must be a multiple of 4 * heads = {4 * self.heads}, got {getattr(self, name)}"
+                    f"[RtConfig] {name} must be a multiple of 4 * heads = {4 * self.heads}, "
+                    f"got {getattr(self, name)}"
                 )
         if self.head not in POINTS or self.neck not in ("csp", "elan"):
             raise ConfigError(
-                f"[RtConfig] head must be dfine or rtdetrv2 and neck csp or elan, got {self.head!r} and {self.neck!r}"
+                "[RtConfig] head must be dfine or rtdetrv2 and neck csp or elan, "
+                f"got {self.head!r} and {self.neck!r}"
             )
         if self.queries < 1 or self.decoder_layers < 1 or self.bins < 4 or self.bins % 2:
             raise ConfigError(
@@ -80,24 +82,28 @@ class RtConfig:
             )
         if not -self.decoder_layers <= self.eval_layer < self.decoder_layers:
             raise ConfigError(
-                f"[RtConfig] eval_layer must be one of the {self.decoder_layers} decoder layers, got {self.eval_layer}"
+                f"[RtConfig] eval_layer must be one of the {self.decoder_layers} decoder layers, "
+                f"got {self.eval_layer}"
             )
 
     def _check_levels(self) -> None:
         known = all(stride in (4, 8, 16, 32) for stride in self.levels)
         if not known or not self.levels or list(self.levels) != sorted(set(self.levels)):
             raise ConfigError(
-                f"[RtConfig] levels must be rising strides out of 4, 8, 16, 32, as (8, 16, 32), got {self.levels}"
+                "[RtConfig] levels must be rising strides out of 4, 8, 16, 32, as (8, 16, 32), "
+                f"got {self.levels}"
             )
         if any(fine * 2 != coarse for fine, coarse in zip(self.levels, self.levels[1:])):
             raise ConfigError(f"[RtConfig] each level must double the one before, got {self.levels}")
         if not set(self.attention_levels) <= set(self.levels):
             raise ConfigError(
-                f"[RtConfig] attention_levels must be among the levels {self.levels}, got {self.attention_levels}"
+                f"[RtConfig] attention_levels must be among the levels {self.levels}, "
+                f"got {self.attention_levels}"
             )
         if self.points and len(self.points) != len(self.levels):
             raise ConfigError(
-                f"[RtConfig] points must name one number for each of the levels {self.levels}, got {self.points}"
+                f"[RtConfig] points must name one number for each of the levels {self.levels}, "
+                f"got {self.points}"
             )
 
     @property

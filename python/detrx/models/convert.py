@@ -21,7 +21,7 @@ from detrx.models.zoo import MODELS
 _RECOMPUTED = re.compile(
     r"decoder\.(anchors|valid_mask)$|decoder\.decoder\.(up|reg_scale)$|encoder\.(feature_projector|pos_embed)"
 )
-"""Official tensors that are made anew from the canvas, doubled, or of use to a distillation only (RT-DETRv4)."""
+"""Official tensors that follow from the canvas, are doubled, or only served a distillation (RT-DETRv4)."""
 _OPTIONAL = ("num_batches_tracked", "num_points_scale")
 """Ours that may be missing: counters, and a constant that RT-DETR v1 did not save."""
 _STEM = {
@@ -117,7 +117,7 @@ def transformers_name(key: str) -> str:
 
 
 def _resnet_place(inner: str) -> tuple[int, int, int, int, str] | None:
-    """(stage, block, part, is norm, rest) of a timm ResNet-D name; stage -1 is the stem, part 0 the shortcut."""
+    """(stage, block, part, is norm, rest) of a ResNet-D name of timm; stage -1: stem, part 0: shortcut."""
     stem, _, rest = inner.rpartition(".")
     if stem in _STEM:
         return (-1, 0, *_STEM[stem], rest)
@@ -200,8 +200,8 @@ def official_config(tensors: Mapping[str, Tensor]) -> tuple[RtConfig, int]:
     score = theirs.get("decoder.enc_score_head.weight")
     if score is None:
         raise CheckpointError(
-            "[convert] the weights must be RT-DETR's, RT-DETRv2's, D-FINE's or DEIM's: no decoder.enc_score_head.weight; "
-            f"found {sorted(theirs)[:3]}"
+            "[convert] the weights must be RT-DETR's, RT-DETRv2's, D-FINE's or DEIM's, "
+            f"which have decoder.enc_score_head.weight; found {sorted(theirs)[:3]}"
         )
     for config in MODELS.values():
         with torch.device("meta"):

@@ -59,7 +59,7 @@ class DeformableAttention(nn.Module):
     def values(self, memory: Tensor) -> Tensor:
         """(B, S, width) memory as (B, S, heads, width / heads) float32."""
         memory = memory if self.value_proj is None else self.value_proj(memory)
-        return memory.unflatten(-1, (self.heads, -1)).float()
+        return cast(Tensor, memory.unflatten(-1, (self.heads, -1)).float())
 
     def forward(self, query: Tensor, boxes: Tensor, values: Tensor, shapes: Shapes) -> Tensor:
         """Args: query (B, Q, width); boxes (B, Q, 4) centres in [0, 1]; values as ``values`` gives them."""
@@ -149,7 +149,7 @@ class Trail:
             torch.stack([x[:, cut] for x in self.boxes]),
             torch.stack([x[:, cut] for x in self.distributions]) if self.distributions else None,
             None if self.references is None else self.references[None, :, cut].expand(layers, -1, -1, -1),
-            None if self.first is None else Outputs(*(x[None, :, cut] for x in self.first)),
+            None if self.first is None else Outputs(self.first[0][None, :, cut], self.first[1][None, :, cut]),
         )
 
 
@@ -227,7 +227,7 @@ class BoxDecoder(Decoder):
         for i, layer in enumerate(layers):
             values = cast(DecoderLayer, layer).cross_attn.values(memory)
             x = layer(x, self.query_pos_head(boxes), boxes, values, shapes, mask)
-            # The loss of a layer also reaches the layer before through ``before`` (DINO's look forward twice).
+            # A layer's loss also reaches the layer before, through ``before`` (DINO looks forward twice).
             after = (self.dec_bbox_head[i](x).float() + inverse_sigmoid(before)).sigmoid()
             if self.training or i == len(layers) - 1:
                 trail.logits.append(self.dec_score_head[i](x).float())
@@ -289,7 +289,7 @@ def _mask(denoise: DenoiseQueries, content: Tensor) -> Tensor:
     total = content.shape[1]
     if tuple(denoise.mask.shape) != (total, total):
         raise ConfigError(
-            f"[Decoder] the denoising mask must be ({total}, {total}) for this canvas, got {tuple(denoise.mask.shape)}; "
-            "make it with queries=model.queries_for(canvas)"
+            f"[Decoder] the denoising mask must be ({total}, {total}) for this canvas, "
+            f"got {tuple(denoise.mask.shape)}; make it with queries=model.queries_for(canvas)"
         )
     return torch.zeros_like(denoise.mask, dtype=content.dtype).masked_fill(denoise.mask, -math.inf)

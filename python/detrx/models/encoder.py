@@ -59,7 +59,7 @@ class LevelAttention(nn.Module):
         tokens = x.flatten(2).transpose(1, 2)
         for layer in self.layers:
             tokens = layer(tokens, position)
-        return tokens.transpose(1, 2).unflatten(2, (height, width))
+        return cast(Tensor, tokens.transpose(1, 2).unflatten(2, (height, width)))
 
 
 class HybridEncoder(nn.Module):

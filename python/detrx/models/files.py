@@ -44,7 +44,7 @@ def _first_bytes(path: Path, count: int) -> tuple[bytes, int]:
 
 def _check_header(path: Path) -> None:
     head, size = _first_bytes(path, 9)
-    if head.startswith(_PICKLE) or head.startswith(b"PK\x03\x04"):
+    if head[8:9] != b"{" and head.startswith((b"PK\x03\x04", *_PICKLE)):
         raise TrustError(
             f"[read] {path} must be safetensors, found a pickle, which may run code; nothing was read"
         )

@@ -184,10 +184,10 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, N, width / heads)
+        return cast(Tensor, x.unflatten(-1, (self.heads, -1)).transpose(1, 2))  # (B, heads, N, width / heads)
 
     def forward(self, x: Tensor, position: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Args: x and position (B or 1, N, width); mask (N, N) float, minus infinity where a row must not look."""
+        """Args: x, position (B or 1, N, width); mask (N, N) float, minus infinity where a row must not look."""
         width = x.shape[-1]
         weight, bias = self.in_proj_weight, self.in_proj_bias
         both = F.linear(x + position, weight[: 2 * width], bias[: 2 * width])

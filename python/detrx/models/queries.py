@@ -31,7 +31,7 @@ class Chosen(NamedTuple):
 
 
 def make_anchors(shapes: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-    """Logits (1, S, 4) of a square box on each cell, and (1, S, 1) which of them are well inside the canvas."""
+    """Logits (1, S, 4) of a square on each cell, and (1, S, 1) which of them are well inside the canvas."""
     levels = []
     for level, (height, width) in enumerate(shapes):
         y = (torch.arange(height) + 0.5) / height
@@ -70,10 +70,7 @@ class QuerySelection(nn.Module):
             features = self.enc_output(memory)
             best = self.enc_score_head(features).amax(-1)
             index = best.topk(min(self.queries, best.shape[1]), dim=1).indices[..., None]
-        if self.training:
-            features = self.enc_output(_pick(memory, index))
-        else:
-            features = _pick(features, index)
+        features = self.enc_output(_pick(memory, index)) if self.training else _pick(features, index)
         boxes = self.enc_bbox_head(features) + _pick(anchors.expand(memory.shape[0], -1, -1), index)
         return Chosen(features.detach(), cast(Tensor, self.enc_score_head(features)), boxes)
 
