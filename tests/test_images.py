@@ -64,7 +64,7 @@ def test_jpeg_with_bytes_after_its_end_still_reads(tmp_path):
 
 def test_jpeg_whose_data_end_early_is_refused(tmp_path):
     data = jpeg(smooth(200, 300))
-    with pytest.raises(DataError, match="corrupt|decode"):
+    with pytest.raises(DataError, match=r"corrupt|decode"):
         read_image(write(tmp_path / "a.jpg", data[: len(data) // 2].rstrip(b"\xff") + b"\xff\xd9"))
 
 

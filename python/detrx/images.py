@@ -23,7 +23,7 @@ from detrx.errors import DataError, MissingBackendError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 """Lower-case suffixes that a folder of pictures is searched for."""
 
-_HEAD = 1 << 16
+_HEAD = 1 << 14
 _ORIENTATION, _SAMPLES = 274, 277  # TIFF tags
 _PNG = b"\x89PNG\r\n\x1a\n"
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -242,9 +242,9 @@ def _parse_png(data: bytes) -> Header:
         if name == b"eXIf":
             orientation = _exif_orientation(data[at + 8 : at + 8 + length])
         if name in (b"IDAT", b"eXIf"):
-            break
+            return Header("png", height, width, orientation)
         at += 12 + length
-    return Header("png", height, width, orientation)
+    raise struct.error("no pixels")
 
 
 def _parse_bmp(data: bytes) -> Header:
@@ -392,7 +392,13 @@ def _decode_with_pillow(path: PathLike, header: Header) -> NDArray[Any]:
         with Image.open(os.fspath(path)) as picture:
             shown = ImageOps.exif_transpose(picture) if header.kind == "tiff" else picture
             rgba = np.asarray(shown.convert("RGBA"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        Warning,
+        Image.DecompressionBombError,
+    ) as error:  # warnings may be errors
         raise refused from error
     return np.ascontiguousarray(rgba[..., [2, 1, 0, 3]])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from pathlib import Path
@@ -396,10 +397,8 @@ def test_any_value_anywhere_is_read_skipped_or_refused(folder):
                     odd[section][0] = value
                 else:
                     odd[section][0][key] = value
-                try:
-                    read(folder, odd, max_bad=1.0)
-                except DataError as error:
-                    assert str(error).startswith("[")
+                with contextlib.suppress(DataError):
+                    assert read(folder, odd, max_bad=1.0).boxes > 0
 
 
 def test_row_27_the_same_picture_in_two_splits_is_named(folder):

@@ -1,0 +1,165 @@
+"""Training pictures: pixels and boxes move together, and agree with torchvision and the letterbox."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from detrx.data import geometry
+from detrx.data.augment import AugmentConfig
+from detrx.data.synthetic import Scenes
+from detrx.data.transforms import TrainTransform, draw_colour, normalise, recolour, to_sample, warp
+from detrx.preprocess import letterbox
+from detrx.tensors import Sample
+
+pytest.importorskip("cv2")
+v2 = pytest.importorskip("torchvision.transforms.v2")
+tv_tensors = pytest.importorskip("torchvision.tv_tensors")
+
+CANVAS = (96, 128)
+
+
+def scene(seed: int) -> Sample:
+    return to_sample(*Scenes(size=(120, 150), seed=seed).frame(0))
+
+
+def marked(seed: int) -> Sample:
+    """A black picture with one white rectangle, and its box."""
+    rng = np.random.default_rng(seed)
+    image = np.zeros((120, 150, 3), np.uint8)
+    x, y, w, h = (int(v) for v in (rng.integers(5, 80), rng.integers(5, 60), *rng.integers(25, 60, 2)))
+    image[y : y + h, x : x + w] = 255
+    return to_sample(image, np.array([[x, y, x + w, y + h]], np.float32), np.array([2]))
+
+
+def identity(seed: int) -> TrainTransform:
+    return TrainTransform(CANVAS, AugmentConfig.off(), mean=(0, 0, 0), std=(1, 1, 1))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_box_stays_on_the_object(seed):
+    config = AugmentConfig(vflip=0.5, rotate90=0.5, crop=0.4, colour=0, mosaic=0, mixup=0, min_visible=0.1)
+    transform = TrainTransform(CANVAS, config, mean=(0, 0, 0), std=(1, 1, 1))
+    rng = np.random.default_rng(seed)
+    found = transform(marked(seed), rng=rng, companion=marked)
+    white = found.pixels[0].numpy() > 0.75
+    assert len(found.labels) == 1
+    rows, columns = np.nonzero(white)
+    seen = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    cx, cy, w, h = found.boxes[0].numpy() * [128, 96, 128, 96]
+    np.testing.assert_allclose(seen, [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], atol=1.6)
+
+
+def test_a_mosaic_has_four_pictures_and_each_box_on_its_object():
+    config = AugmentConfig(hflip=0, colour=0, mosaic=1, mixup=0, mosaic_scale=(0.4, 0.5), aspect=0)
+    transform = TrainTransform(CANVAS, config, mean=(0, 0, 0), std=(1, 1, 1))
+    found = transform(marked(0), rng=np.random.default_rng(4), companion=lambda drawn: marked(drawn % 50))
+    assert len(found.labels) >= 3
+    for cx, cy, _, _ in found.boxes.tolist():
+        assert found.pixels[0, int(cy * 96), int(cx * 128)] > 0.9
+
+
+def test_mixup_keeps_the_boxes_of_both():
+    config = AugmentConfig(jitter=0, colour=0, mosaic=0, mixup=1)
+    transform = TrainTransform(CANVAS, config)
+    found = transform(marked(0), rng=np.random.default_rng(0), companion=lambda _: marked(1))
+    assert len(found.labels) == 2
+    weak = transform(marked(0), rng=np.random.default_rng(0), companion=lambda _: marked(1), strong=False)
+    assert len(weak.labels) == 1
+
+
+def test_the_plain_path_gives_the_pixels_and_boxes_of_running():
+    sample = scene(3)
+    transform = TrainTransform(CANVAS, AugmentConfig.off())
+    found = transform(sample, rng=np.random.default_rng(0), companion=scene)
+    image = sample.image.permute(1, 2, 0).numpy()
+    pixels, box = letterbox(image, canvas=CANVAS)
+    np.testing.assert_allclose(found.pixels.numpy(), pixels, atol=1e-5)
+    corners = box.apply(sample.boxes.numpy())
+    centres = np.concatenate(((corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]), 1)
+    np.testing.assert_allclose(found.boxes.numpy(), centres, atol=1e-6)
+
+
+def test_a_warp_without_scale_copies_pixels_exactly():
+    image = Scenes(size=(60, 80), seed=1).frame(0)[0]
+    out = np.zeros((60, 80, 3), np.uint8)
+    warp(image, geometry.place((1, 1), (0, 0)), out)
+    np.testing.assert_array_equal(out, image)
+    warp(image, geometry.hflip(80), out)
+    np.testing.assert_array_equal(out, image[:, ::-1])
+    turned = np.zeros((80, 60, 3), np.uint8)
+    warp(image, geometry.turn(60, clockwise=True), turned)
+    np.testing.assert_array_equal(turned, np.rot90(image, -1))
+
+
+def test_flips_agree_with_torchvision():
+    sample = scene(2)
+    flipped = geometry.move_boxes(sample.boxes.numpy(), geometry.hflip(150))
+    corners = tv_tensors.BoundingBoxes(sample.boxes, format="XYXY", canvas_size=(120, 150))
+    expected = v2.functional.horizontal_flip(corners)
+    np.testing.assert_allclose(flipped, expected.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "value"), [("brightness", 0.3), ("saturation", 0.4)])
+def test_colour_agrees_with_torchvision(name, value):
+    image = Scenes(size=(60, 80), seed=1).frame(0)[0]
+    off = dataclasses.replace(AugmentConfig(), brightness=0, contrast=0, saturation=0, hue=0)
+    np.testing.assert_array_equal(recolour(image, draw_colour(off, np.random.default_rng(0))), image)
+    config = dataclasses.replace(off, **{name: value})
+    draws = np.random.default_rng(5).uniform(-1, 1, 4)
+    factor = 1 + value * draws[("brightness", "contrast", "saturation").index(name)]
+    found = recolour(image, draw_colour(config, np.random.default_rng(5)))
+    adjust = getattr(v2.functional, f"adjust_{name}")
+    expected = adjust(torch.from_numpy(image).permute(2, 0, 1), factor).permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(found.astype(int), expected, atol=2)
+
+
+def test_hue_keeps_grey_grey():
+    grey = np.repeat(np.arange(0, 256, 5, dtype=np.uint8)[:, None, None], 3, 2)
+    config = AugmentConfig(brightness=0, contrast=0, saturation=0, hue=0.5)
+    found = recolour(grey, draw_colour(config, np.random.default_rng(1)))
+    np.testing.assert_allclose(found.astype(int), grey, atol=1)
+
+
+def test_a_torchvision_transform_takes_part():
+    extra = v2.RandomVerticalFlip(p=1.0)
+    plain = TrainTransform(CANVAS, AugmentConfig.off())
+    flipped = TrainTransform(CANVAS, AugmentConfig.off(), extra=extra)
+    rng = np.random.default_rng(0)
+    a, b = (t(scene(3), rng=rng, companion=scene) for t in (plain, flipped))
+    torch.testing.assert_close(b.pixels, a.pixels.flip(1))
+    torch.testing.assert_close(b.boxes[:, 1], 1 - a.boxes[:, 1])
+    torch.testing.assert_close(b.boxes[:, [0, 2, 3]], a.boxes[:, [0, 2, 3]])
+
+
+def test_the_largest_boxes_stay_where_there_are_too_many():
+    sample = scene(0)
+    assert len(sample.labels) > 3
+    transform = TrainTransform(CANVAS, dataclasses.replace(AugmentConfig.off(), max_boxes=3))
+    found = transform(sample, rng=np.random.default_rng(0), companion=scene)
+    sizes = (sample.boxes[:, 2:] - sample.boxes[:, :2]).prod(1)
+    assert sorted(found.labels.tolist()) == sorted(sample.labels[sizes.argsort(descending=True)[:3]].tolist())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (2000, 3)])
+def test_odd_sizes_pass_through_everything(size):
+    image = np.full((*size, 3), 90, np.uint8)
+    sample = to_sample(image, np.array([[0, 0, size[1], size[0]]], np.float32), np.array([0]))
+    config = AugmentConfig(crop=0.5, rotate90=0.5, vflip=0.5)
+    for seed in range(20):
+        found = TrainTransform(CANVAS, config)(
+            sample, rng=np.random.default_rng(seed), companion=lambda _: sample
+        )
+        assert torch.isfinite(found.pixels).all()
+        assert ((found.boxes >= 0) & (found.boxes <= 1)).all()
+
+
+def test_normalise():
+    image = Scenes(size=(40, 50), seed=1).frame(0)[0]
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
+    expected = (image / 255 - mean) / std
+    found = normalise(image, mean=mean, std=std).numpy()
+    np.testing.assert_allclose(found.transpose(1, 2, 0), expected, atol=1e-5)
