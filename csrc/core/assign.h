@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -12,12 +13,22 @@
 
 namespace detrx {
 
-constexpr int kLanes = 8;
+// Vectors of the size that the machine has; wider ones are taken apart by compilers, item by item.
+struct FourLanes {
+  static constexpr int kCount = 4;
+  typedef double Distances __attribute__((vector_size(32)));
+  typedef std::int64_t Indices __attribute__((vector_size(32)));
+  typedef float Costs __attribute__((vector_size(16)));
+};
+struct TwoLanes {
+  static constexpr int kCount = 2;
+  typedef double Distances __attribute__((vector_size(16)));
+  typedef std::int64_t Indices __attribute__((vector_size(16)));
+  typedef float Costs __attribute__((vector_size(8)));
+};
 
-// Eight columns at a time; the compiler splits them to what the machine has.
-typedef double Distances __attribute__((vector_size(8 * kLanes), aligned(8), may_alias));
-typedef std::int64_t Indices __attribute__((vector_size(8 * kLanes), aligned(8), may_alias));
-typedef float Costs __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+// Rows are padded to whole vectors, two at a time.
+constexpr int kPad = 8;
 
 // Everything that one problem needs, kept from problem to problem so that nothing is allocated
 // once the largest has been seen.
@@ -36,12 +47,12 @@ struct AssignScratch {
 
   std::int64_t rows = 0;
   std::int64_t columns = 0;
-  std::int64_t pitch = 0;  // columns rounded up to whole lanes
+  std::int64_t pitch = 0;  // columns rounded up to a multiple of kPad
 
   void resize(std::int64_t new_rows, std::int64_t new_columns) {
     rows = new_rows;
     columns = new_columns;
-    pitch = (columns + kLanes - 1) / kLanes * kLanes;
+    pitch = (columns + kPad - 1) / kPad * kPad;
     const auto r = static_cast<std::size_t>(rows), p = static_cast<std::size_t>(pitch);
     if (cost.size() < r * p) cost.resize(r * p);
     for (auto* of_rows : {&column, &nearest}) of_rows->assign(r, -1);
@@ -54,34 +65,57 @@ struct AssignScratch {
   }
 };
 
+// Vectors move between registers and memory of any alignment.
+template <typename Vector, typename Item>
+DETRX_INLINE void load(Vector& to, const Item* from) {
+  std::memcpy(&to, from, sizeof(Vector));
+}
+template <typename Vector, typename Item>
+DETRX_INLINE void store(const Vector& from, Item* to) {
+  std::memcpy(to, &from, sizeof(Vector));
+}
+
 struct Nearest {
   double distance;
   std::int64_t column;
 };
 
 // Lets every open column be reached through row, and finds the nearest one; the first of equals.
+template <typename Lanes>
 DETRX_INLINE Nearest scan(AssignScratch& s, std::int64_t row, double reached) {
-  const auto start = static_cast<std::size_t>(row * s.pitch);
+  using Distances = typename Lanes::Distances;
+  using Indices = typename Lanes::Indices;
+  constexpr int kCount = Lanes::kCount;
+  const float* const cost = &s.cost[static_cast<std::size_t>(row * s.pitch)];
+  const double* const price = s.open_price.data();
+  double* const distance = s.distance.data();
+  std::int64_t* const before = s.before.data();
   const double base = reached - s.gain[static_cast<std::size_t>(row)];
+  const Indices from_row = Indices{} + row;
   Distances best = Distances{} + std::numeric_limits<double>::infinity();
   Indices best_at = Indices{} + s.pitch;
-  Indices at = {0, 1, 2, 3, 4, 5, 6, 7};
-  for (std::int64_t j = 0; j < s.pitch; j += kLanes, at += kLanes) {
-    const auto k = static_cast<std::size_t>(j);
-    const Costs cost = *reinterpret_cast<const Costs*>(&s.cost[start + k]);
-    auto& far = *reinterpret_cast<Distances*>(&s.distance[k]);
-    auto& from = *reinterpret_cast<Indices*>(&s.before[k]);
-    const Distances through = __builtin_convertvector(cost, Distances) + base -
-                              *reinterpret_cast<const Distances*>(&s.open_price[k]);
+  Indices at;
+  for (int lane = 0; lane < kCount; ++lane) at[lane] = lane;
+  for (std::int64_t j = 0; j < s.pitch; j += kCount, at += kCount) {
+    typename Lanes::Costs costs;
+    Distances prices, far;
+    Indices from;
+    load(costs, cost + j);
+    load(prices, price + j);
+    load(far, distance + j);
+    load(from, before + j);
+    const Distances through = __builtin_convertvector(costs, Distances) + base - prices;
     const Indices shorter = through < far;
-    far = shorter ? through : far;
-    from = shorter ? Indices{} + row : from;
-    const Indices nearer = far < best;
-    best = nearer ? far : best;
+    const Distances least = shorter ? through : far;
+    from = shorter ? from_row : from;
+    store(least, distance + j);
+    store(from, before + j);
+    const Indices nearer = least < best;
+    best = nearer ? least : best;
     best_at = nearer ? at : best_at;
   }
   Nearest found{best[0], best_at[0]};
-  for (int lane = 1; lane < kLanes; ++lane) {
+  for (int lane = 1; lane < kCount; ++lane) {
     const bool wins = best[lane] < found.distance ||
                       (best[lane] == found.distance && best_at[lane] < found.column);
     if (wins) found = {best[lane], best_at[lane]};
@@ -90,6 +124,7 @@ DETRX_INLINE Nearest scan(AssignScratch& s, std::int64_t row, double reached) {
 }
 
 // Finds a shortest path from a free row to a free column and returns that column.
+template <typename Lanes>
 DETRX_INLINE std::int64_t search(AssignScratch& s, std::int64_t start, double& reached) {
   const double infinity = std::numeric_limits<double>::infinity();
   std::copy(s.price.begin(), s.price.end(), s.open_price.begin());
@@ -99,7 +134,7 @@ DETRX_INLINE std::int64_t search(AssignScratch& s, std::int64_t start, double& r
   std::int64_t row = start;
   reached = 0.0;
   for (;;) {
-    const Nearest next = scan(s, row, reached);
+    const Nearest next = scan<Lanes>(s, row, reached);
     const auto j = static_cast<std::size_t>(next.column);
     reached = next.distance;
     if (s.owner[j] < 0) return next.column;
@@ -112,9 +147,10 @@ DETRX_INLINE std::int64_t search(AssignScratch& s, std::int64_t start, double& r
 }
 
 // Gives a free row a column, moving other rows along the shortest path.
+template <typename Lanes>
 DETRX_INLINE void augment(AssignScratch& s, std::int64_t start) {
   double reached = 0.0;
-  std::int64_t column = search(s, start, reached);
+  std::int64_t column = search<Lanes>(s, start, reached);
   s.gain[static_cast<std::size_t>(start)] += reached;
   for (std::size_t i = 0; i < s.settled.size(); ++i) {
     const auto j = static_cast<std::size_t>(s.settled[i]);
@@ -132,6 +168,7 @@ DETRX_INLINE void augment(AssignScratch& s, std::int64_t start) {
 // Solves the problem in s.cost (rows <= columns, finite) into s.column. s.gain must hold each row's
 // least cost and s.nearest its first column: a row whose nearest column is free takes it, which on
 // a trained network settles most rows; the others get theirs by shortest paths.
+template <typename Lanes>
 DETRX_INLINE void solve(AssignScratch& s) {
   for (std::int64_t row = 0; row < s.rows; ++row) {
     const auto i = static_cast<std::size_t>(row), j = static_cast<std::size_t>(s.nearest[i]);
@@ -140,7 +177,7 @@ DETRX_INLINE void solve(AssignScratch& s) {
     s.column[i] = s.nearest[i];
   }
   for (std::int64_t row = 0; row < s.rows; ++row) {
-    if (s.column[static_cast<std::size_t>(row)] < 0) augment(s, row);
+    if (s.column[static_cast<std::size_t>(row)] < 0) augment<Lanes>(s, row);
   }
 }
 

@@ -45,18 +45,18 @@ DETRX_INLINE std::int64_t read_row(AssignScratch& s, std::int64_t row, const flo
     replaced += finite ? 0 : 1;
     to[j] = finite ? to[j] : kSentinel;
   }
-  Costs least = *reinterpret_cast<const Costs*>(to);
-  for (std::int64_t j = kLanes; j < s.pitch; j += kLanes) {
-    const Costs next = *reinterpret_cast<const Costs*>(to + j);
-    least = next < least ? next : least;
+  float least[kPad];
+  std::copy(to, to + kPad, least);
+  for (std::int64_t j = kPad; j < s.pitch; j += kPad) {
+    for (int lane = 0; lane < kPad; ++lane) least[lane] = std::min(least[lane], to[j + lane]);
   }
-  float lowest = least[0];
-  for (int lane = 1; lane < kLanes; ++lane) lowest = std::min(lowest, least[lane]);
+  const float lowest = *std::min_element(least, least + kPad);
   s.gain[static_cast<std::size_t>(row)] = lowest;
   s.nearest[static_cast<std::size_t>(row)] = std::find(to, to + s.columns, lowest) - to;
   return replaced;
 }
 
+template <typename Lanes>
 DETRX_INLINE void solve_problem(const Arguments& a, std::int64_t n, AssignScratch& s) {
   const std::int64_t targets = a.count(n), queries = a.cost.shape[2];
   std::int64_t* const match = a.match.data + n * a.match.stride[0];
@@ -73,7 +73,7 @@ DETRX_INLINE void solve_problem(const Arguments& a, std::int64_t n, AssignScratc
     bad += read_row(s, row, from + row * row_step, column_step);
   }
   a.bad.data[n * a.bad.stride[0]] = bad;
-  solve(s);
+  solve<Lanes>(s);
   for (std::int64_t row = 0; row < s.rows; ++row) {
     const std::int64_t column = s.column[static_cast<std::size_t>(row)];
     match[swapped ? column : row] = swapped ? row : column;
@@ -82,11 +82,13 @@ DETRX_INLINE void solve_problem(const Arguments& a, std::int64_t n, AssignScratc
 
 #if DETRX_X86
 DETRX_AVX2 void solve_avx2(const Arguments& a, std::int64_t n, AssignScratch& s) {
-  solve_problem(a, n, s);
+  solve_problem<FourLanes>(a, n, s);
 }
 #endif
 
-void solve_plain(const Arguments& a, std::int64_t n, AssignScratch& s) { solve_problem(a, n, s); }
+void solve_plain(const Arguments& a, std::int64_t n, AssignScratch& s) {
+  solve_problem<TwoLanes>(a, n, s);
+}
 
 void solve_best(const Arguments& a, std::int64_t n, AssignScratch& s) {
 #if DETRX_X86

@@ -56,4 +56,6 @@ class LossConfig:
         if not 0 <= self.label_noise <= 1:
             raise ConfigError(f"[LossConfig] label_noise must be in [0, 1], got {self.label_noise}")
         if self.denoise < 0 or self.box_noise < 0:
-            raise ConfigError(f"[LossConfig] denoise and box_noise must be >= 0, got {self.denoise}, {self.box_noise}")
+            raise ConfigError(
+                f"[LossConfig] denoise and box_noise must be >= 0, got {self.denoise}, {self.box_noise}"
+            )

@@ -48,7 +48,9 @@ def make_denoise(
     )
 
 
-def _noise_labels(labels: Tensor, valid: Tensor, *, classes: int, share: float, generator: torch.Generator) -> Tensor:
+def _noise_labels(
+    labels: Tensor, valid: Tensor, *, classes: int, share: float, generator: torch.Generator
+) -> Tensor:
     where = generator.device
     drawn = torch.rand(labels.shape, generator=generator, device=where) < share
     fresh = torch.randint(classes, labels.shape, generator=generator, device=where)

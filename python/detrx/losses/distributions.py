@@ -10,16 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from detrx.boxes import to_corners
 from detrx.losses.config import LossConfig
-
-
-def bin_offsets(config: LossConfig, *, device: torch.device) -> Tensor:
-    """The (R + 1,) offsets that the bins stand for: zero in the middle, growing geometrically, then one far bin."""
-    bound = abs(config.up) * abs(config.reg_scale)
-    half = config.bins // 2
-    power = torch.arange(1, half, dtype=torch.float64)
-    right = (bound + 1) ** (2 / (config.bins - 2) * power) - 1
-    far, zero = torch.tensor([2 * bound], dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    return torch.cat((-far, -right.flip(0), zero, right, far)).to(device, torch.float32)
+from detrx.models.distribution import bin_offsets
 
 
 def edge_targets(references: Tensor, truths: Tensor, *, config: LossConfig) -> tuple[Tensor, Tensor]:
@@ -39,7 +30,8 @@ def edge_targets(references: Tensor, truths: Tensor, *, config: LossConfig) -> t
     low = (centre - corners[..., :2]) / step
     high = (corners[..., 2:] - centre) / step
     edges = torch.cat((low, high), dim=-1) - 0.5 * config.reg_scale
-    offsets = bin_offsets(config, device=references.device)
+    up, reg_scale = torch.tensor([[config.up], [config.reg_scale]], device=references.device)
+    offsets = bin_offsets(config.bins, up=up, reg_scale=reg_scale)
     edges = edges.clamp(min=offsets[0], max=offsets[-1])
     left = (torch.searchsorted(offsets, edges.contiguous(), right=True) - 1).clamp(0, config.bins - 1)
     start, end = offsets[left], offsets[left + 1]
@@ -63,7 +55,13 @@ def localisation_loss(edges: Tensor, left: Tensor, share: Tensor, overlaps: Tens
 
 
 def distillation_loss(
-    students: Tensor, teacher: Tensor, confidence: Tensor, rows: Tensor, overlaps: Tensor, *, temperature: float
+    students: Tensor,
+    teacher: Tensor,
+    confidence: Tensor,
+    rows: Tensor,
+    overlaps: Tensor,
+    *,
+    temperature: float,
 ) -> Tensor:
     """DDF of each student layer: the last layer's distributions are its truth, matched queries and others apart.
 

@@ -49,7 +49,9 @@ def match(
         return torch.empty(layers, batch, 0, dtype=torch.int64)
     with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
         cost = match_cost(logits, boxes, targets, weights=weights)
-    found, bad = assign_counting(cost.reshape(layers * batch, -1, queries), targets.counts.repeat(layers), threads=threads)
+    found, bad = assign_counting(
+        cost.reshape(layers * batch, -1, queries), targets.counts.repeat(layers), threads=threads
+    )
     if bad.any():
         _refuse(bad.reshape(layers, batch), names or [f"layer {i}" for i in range(layers)])
     return found.reshape(layers, batch, -1)

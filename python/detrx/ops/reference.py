@@ -140,4 +140,4 @@ def deform_attn(
             scale = share * inside * weights[:, :, :, point : point + count]
             out = out + (read * scale.unsqueeze(-1)).sum(3)
         pixel, point = pixel + height * width, point + count
-    return out.reshape(batch, queries, -1)
+    return out.reshape(batch, queries, heads * values.shape[3])
