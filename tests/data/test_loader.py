@@ -13,7 +13,7 @@ from detrx.data.catalog import open_dataset
 from detrx.data.coco import Dataset
 from detrx.data.loader import TrainLoader, collate, read_sample
 from detrx.data.synthetic import write_coco
-from detrx.errors import DataError
+from detrx.errors import ConfigError, DataError
 from detrx.tensors import Batch
 
 pytest.importorskip("cv2")
@@ -128,7 +128,7 @@ def test_a_picture_that_breaks_later_is_replaced_up_to_a_share(dataset, tmp_path
 
 
 def test_wrong_use(dataset):
-    with pytest.raises(DataError, match="at least 1 picture"):
+    with pytest.raises(ConfigError, match="at least 1 picture"):
         TrainLoader(dataset, canvas=CANVAS, batch=0)
     with pytest.raises(DataError, match="at least 1 picture"):
         TrainLoader(dataclasses.replace(dataset, images=()), canvas=CANVAS, batch=1)

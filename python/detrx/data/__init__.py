@@ -1,1 +1,1 @@
-"""."""
+"""Data sets: strict readers, checks, training batches, and generated scenes."""

@@ -27,7 +27,7 @@ class AugmentConfig:
     translate: float = 1.0
     """Share of the free room by which the picture may leave the middle."""
     crop: float = 0.0
-    """Probability of a crop around an object (SSD's crop by IoU) in place of the scale."""
+    """Probability, in place of the scale, of a crop that holds a drawn share of an object, as SSD crops."""
     crop_scale: Tuple[float, float] = (0.3, 1.0)
     """Smallest and largest side of that crop, as a share of the picture's."""
     colour: float = 0.5

@@ -38,7 +38,10 @@ class FileFinder:
     """Looks up pictures with one directory listing a folder; symbolic links may not lead out of the root."""
 
     def __init__(self, root: Path, *, where: str, headers: bool) -> None:
-        """headers: also open each file's header and let its size win over the JSON's."""
+        """headers: also open each file's header and let its size win over the JSON's.
+
+        The root itself may be a link: the user chose it, the annotation file did not.
+        """
         self.root = root
         self.where = where
         self.headers = headers

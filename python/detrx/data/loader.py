@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from detrx.data.augment import AugmentConfig
 from detrx.data.coco import Dataset, ImageRecord
 from detrx.data.transforms import Prepared, TrainTransform, to_sample
-from detrx.errors import DataError
+from detrx.errors import ConfigError, DataError
 from detrx.images import opencv, read_image
 from detrx.preprocess import MEAN, STD
 from detrx.tensors import Batch, Sample, Targets
@@ -56,12 +56,16 @@ class TrainLoader:
             transform: in place of the one made from canvas, augment, mean and std.
 
         Raises:
-            DataError: batch is not positive, or the data set is empty.
+            ConfigError: batch is not positive.
+            DataError: the data set is empty.
         """
-        if batch < 1 or not len(dataset):
+        if batch < 1:
+            raise ConfigError(
+                f"[TrainLoader] batch must be at least 1 picture, found {batch}. Pass batch=1 or more."
+            )
+        if not len(dataset):
             raise DataError(
-                f"[TrainLoader] batch and data set must hold at least 1 picture, found {batch} and {len(dataset)}. "
-                "Pass batch=1 or more."
+                "[TrainLoader] a data set must hold at least 1 picture, found none. Check its split."
             )
         self.dataset = dataset
         self.batch = batch
