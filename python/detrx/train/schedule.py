@@ -47,7 +47,7 @@ class Clock:
     """Optimiser steps done, the skipped ones included."""
     before: float = 0.0
     """Seconds that earlier processes of a resumed run took."""
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: time.monotonic())
 
     @property
     def seconds(self) -> float:

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import detrx
+from detrx.errors import ConfigError, DataError, TrainingError
+from detrx.train.config import TrainConfig
+from detrx.train.config_file import read_config
+from detrx.train.fit import Fit
+from detrx.train.folder import RunFolder
+from detrx.train.log import Log, read_rows
+from detrx.train.loop import Trainer
+from detrx.train.run import train
+
+
+def test_a_run_leaves_everything_behind(quick: TrainConfig, capfd: pytest.CaptureFixture[str]) -> None:
+    result = detrx.train(quick, epochs=3)
+    assert result.steps == 6
+    assert result.pictures_per_second > 0
+    assert {"config.yaml", "log.csv", "log.jsonl", "best.safetensors", "last.safetensors", "results.png"} <= {
+        path.name for path in result.folder.iterdir()
+    }
+    kept = read_config(result.folder / "config.yaml")
+    assert (kept.epochs, kept.canvas, kept.freeze_norm) == (3, (64, 64), False)
+    assert -1 <= result.metrics.ap <= 1
+    assert set(result.metrics.per_class) == {"red", "green"}
+    said = capfd.readouterr()
+    assert "2 classes (red, green)" in said.err
+    assert said.out == ""
+
+
+def test_the_log_counts_on(quick: TrainConfig) -> None:
+    result = train(quick, quiet=True)
+    train(dataclasses.replace(quick, epochs=4, resume="auto"), quiet=True)
+    with (result.folder / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["row"]) for row in rows] == list(range(len(rows)))
+    assert {row["resumes"] for row in rows} == {"0", "1"}
+    last = json.loads((result.folder / "log.jsonl").read_text().splitlines()[-1])
+    assert last["event"] == "evaluation"
+    assert last["step"] == 8
+    assert "per_class" in last
+
+
+def test_a_wall_clock_budget_is_kept(quick: TrainConfig) -> None:
+    result = train(dataclasses.replace(quick, epochs=None, minutes=0.03), quiet=True)
+    assert result.steps >= 1
+    rows = [row for row in read_rows(RunFolder(result.folder)) if row["event"] == "step"]
+    assert rows[-1]["progress"] == 1.0
+    assert 1.8 <= rows[-1]["seconds"] < 8
+
+
+def test_one_picture_in_a_batch_of_eight(
+    quick: TrainConfig, tmp_path: Path, write: Callable[..., Path]
+) -> None:
+    data = write(tmp_path / "one", pictures=1)
+    result = train(dataclasses.replace(quick, data=str(data), batch=8, epochs=1), quiet=True)
+    assert result.steps == 1
+
+
+def test_a_data_set_without_val_says_so(
+    quick: TrainConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str], write: Callable[..., Path]
+) -> None:
+    data = write(tmp_path / "alone", pictures=2)
+    shutil.rmtree(data / "valid")
+    train(dataclasses.replace(quick, data=str(data), epochs=1))
+    assert "scores are of the training pictures" in capfd.readouterr().err
+
+
+def test_nothing_to_learn_from_is_refused(
+    quick: TrainConfig, tmp_path: Path, write: Callable[..., Path]
+) -> None:
+    data = write(tmp_path / "empty", pictures=2)
+    file = data / "train" / "_annotations.coco.json"
+    document = json.loads(file.read_text())
+    file.write_text(json.dumps({**document, "annotations": []}))
+    with pytest.raises(DataError, match="box"):
+        train(dataclasses.replace(quick, data=str(data)), quiet=True)
+    with pytest.raises(ConfigError, match="detrx train FOLDER"):
+        train(dataclasses.replace(quick, data=""), quiet=True)
+
+
+def test_a_taken_folder_is_refused(quick: TrainConfig) -> None:
+    train(dataclasses.replace(quick, epochs=1), quiet=True)
+    with pytest.raises(ConfigError, match="--resume auto"):
+        train(dataclasses.replace(quick, epochs=1), quiet=True)
+
+
+def test_two_runs_do_not_share_a_folder(quick: TrainConfig) -> None:
+    with RunFolder(Path(quick.out)), pytest.raises(ConfigError, match="another run"):
+        train(quick, quiet=True)
+
+
+def test_a_folder_that_vanishes_is_made_again(quick: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Fit._step
+
+    def deleting(self: Fit, batch: Any) -> None:
+        step(self, batch)
+        if self.clock.step == 1:
+            shutil.rmtree(quick.out)
+
+    monkeypatch.setattr(Fit, "_step", deleting)
+    with pytest.warns(UserWarning, match="vanished"):
+        result = train(quick, quiet=True)
+    assert result.best.is_file()
+
+
+def test_a_log_that_cannot_be_written_costs_a_warning(
+    quick: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Log, "_append", full)
+    with pytest.warns(UserWarning, match="log cannot be written") as said:
+        result = train(quick, quiet=True)
+    assert result.steps == 4
+    assert len(said) == 1
+
+
+def test_bad_steps_go_back_to_good_weights_then_end(
+    quick: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backward = Trainer._backward
+    steps = 0
+
+    def spoilt(self: Trainer, batch: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        return backward(self, batch) if steps <= 2 else None
+
+    monkeypatch.setattr(Trainer, "_backward", spoilt)
+    with pytest.raises(TrainingError, match="20 steps skipped"):
+        train(dataclasses.replace(quick, epochs=50, eval_every=1), quiet=True)
+    events = [row["event"] for row in read_rows(RunFolder(Path(quick.out)))]
+    assert events.count("recovery") == 3
+
+
+def test_patience_ends_a_run(quick: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    from detrx.evaluation.coco import Metrics
+
+    flat = Metrics(*([0.25] * 12))
+    monkeypatch.setattr(Fit, "_evaluate", lambda self: flat, raising=False)
+    monkeypatch.setattr("detrx.train.run.evaluate_backend", lambda *_: (flat, []))
+    result = train(dataclasses.replace(quick, epochs=50, eval_every=1, patience=2), quiet=True)
+    assert result.steps == 6
+    assert result.best_map == 0.25
+
+
+def test_weights_of_a_whole_detector_are_the_start(
+    quick: TrainConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = train(quick, quiet=True)
+    train(dataclasses.replace(quick, weights=str(first.best), out=str(tmp_path / "second"), epochs=1))
+    assert f"tensors from {first.best}, 0 start afresh" in capfd.readouterr().err
+
+
+def test_the_same_seed_gives_the_same_bits(quick: TrainConfig, tmp_path: Path) -> None:
+    from detrx.models.checkpoint import read_checkpoint
+
+    one = train(quick, quiet=True)
+    two = train(dataclasses.replace(quick, out=str(tmp_path / "again"), workers=2), quiet=True)
+    a, b = read_checkpoint(one.best).tensors, read_checkpoint(two.best).tensors
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_no_warning_in_a_plain_run(quick: TrainConfig) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(dataclasses.replace(quick, epochs=1), quiet=True)
