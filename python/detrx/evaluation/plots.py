@@ -138,7 +138,7 @@ def draw_thresholds(found: Dict[str, Curve], mean: NDArray[np.float64], threshol
         fontweight="bold",
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2},
     )
-    _legend(axes, found, "lower center")
+    _legend(axes, found, "lower left")
     return figure
 
 
