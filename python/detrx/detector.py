@@ -159,6 +159,12 @@ class Detector:
             self.info.category_ids,
         )
 
+    def describe(self) -> str:
+        """Backend, device, model and labels in one line, for people."""
+        names, (height, width) = self.info.names, self.info.canvas
+        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        return f"{self.description} | {self.info.model} at {height} x {width} | {len(names)} labels: {shown}"
+
     def close(self) -> None:
         """Give the model's memory back. Closing twice does nothing."""
         backend, self._backend = self._backend, None

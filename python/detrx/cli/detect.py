@@ -6,7 +6,7 @@ from typing import Sequence
 
 import tyro
 
-from detrx.cli.live_line import LiveLine
+from detrx.cli.live_line import LiveLine, announce
 from detrx.live.job import DetectConfig, detect
 
 
@@ -15,7 +15,7 @@ def run(args: Sequence[str]) -> int:
         DetectConfig, args=args, prog="detrx detect", config=(tyro.conf.PositionalRequiredArgs,)
     )
     with LiveLine() as line:
-        report = detect(config, on_frame=line.update)
+        report = detect(config, on_ready=announce, on_frame=line.update)
     loop = report.loop
     print(
         f"{loop.frames} frames, {loop.objects} objects, {loop.times.milliseconds('frame'):.1f} ms a frame (p50), "

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+import detrx
+from detrx.detector import Detector
 from detrx.live.loop import STAGES, FrameTimes
 from detrx.types import Detections, Frame
 
@@ -40,6 +42,11 @@ class LiveLine:
             return
         self._last = time.monotonic()
         self._live.update(Text(say(frame, found, times), no_wrap=True, overflow="ellipsis"))
+
+
+def announce(detector: Detector) -> None:
+    """The first line of every command that runs a model."""
+    print(f"detrx {detrx.__version__} | {detector.describe()}", flush=True)
 
 
 def say(frame: Frame, found: Detections, times: FrameTimes) -> str:

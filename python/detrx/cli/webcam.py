@@ -7,7 +7,7 @@ from typing import List, Sequence
 
 import tyro
 
-from detrx.cli.live_line import say
+from detrx.cli.live_line import announce, say
 from detrx.live.job import WatchConfig, watch
 from detrx.live.loop import FrameTimes
 from detrx.types import Detections, Frame
@@ -27,7 +27,7 @@ class _Lines:
 
 def run(args: Sequence[str]) -> int:
     config = tyro.cli(WatchConfig, args=_named_source(args), prog="detrx webcam")
-    report = watch(config, on_frame=None if config.window else _Lines().update)
+    report = watch(config, on_ready=announce, on_frame=None if config.window else _Lines().update)
     print(
         f"{report.frames} frames at {report.fps:.1f}/s, {report.times.milliseconds('frame'):.1f} ms each (p50), "
         f"{report.dropped} dropped because the model was busy"

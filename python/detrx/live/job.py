@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import Callable, List, Optional, Tuple
 
 from detrx.detector import Detector
 from detrx.errors import ConfigError, SourceError
@@ -13,6 +13,7 @@ from detrx.live.loop import LoopReport, OnFrame, run
 from detrx.live.sink import CocoSink, JsonLinesSink, PictureSink, Sink, VideoSink, WindowSink, why_no_window
 from detrx.live.source import open_source
 
+OnReady = Callable[[Detector], None]
 KINDS = ("pictures", "video", "jsonl", "coco")
 
 
@@ -81,8 +82,15 @@ class WatchConfig:
         _check_frames("webcam", self.frames)
 
 
-def detect(config: DetectConfig, *, on_frame: Optional[OnFrame] = None) -> DetectReport:
+def detect(
+    config: DetectConfig, *, on_ready: Optional[OnReady] = None, on_frame: Optional[OnFrame] = None
+) -> DetectReport:
     """Run a model over a source and write what it finds.
+
+    Args:
+        config: what to do.
+        on_ready: told of the detector before the first frame.
+        on_frame: told of each frame.
 
     Raises:
         ConfigError: an unknown model or setting.
@@ -92,6 +100,8 @@ def detect(config: DetectConfig, *, on_frame: Optional[OnFrame] = None) -> Detec
         config.model, device=config.device, threads=config.threads, threshold=config.threshold
     )
     with detector, open_source(config.source, timeout=config.timeout) as source:
+        if on_ready is not None:
+            on_ready(detector)
         folder = config.out if config.out is not None else free_folder(Path("runs/detect"))
         kinds = config.save or (("pictures" if source.fps is None else "video"), "jsonl")
         try:
@@ -105,8 +115,15 @@ def detect(config: DetectConfig, *, on_frame: Optional[OnFrame] = None) -> Detec
     return DetectReport(report, folder, tuple(files))
 
 
-def watch(config: WatchConfig, *, on_frame: Optional[OnFrame] = None) -> LoopReport:
+def watch(
+    config: WatchConfig, *, on_ready: Optional[OnReady] = None, on_frame: Optional[OnFrame] = None
+) -> LoopReport:
     """Show a source with what a model finds in it, in a window, until q, Escape or Ctrl-C.
+
+    Args:
+        config: what to do.
+        on_ready: told of the detector before the first frame.
+        on_frame: told of each frame.
 
     Raises:
         ConfigError: no window can be opened here; the message says how to look without one.
@@ -124,6 +141,8 @@ def watch(config: WatchConfig, *, on_frame: Optional[OnFrame] = None) -> LoopRep
     )
     with detector:
         detector.warmup(runs=1)
+        if on_ready is not None:
+            on_ready(detector)
         source = open_source(config.source, timeout=config.timeout)
         sinks = [WindowSink(f"detrx - {source.name} - q ends")] if config.window else []
         return run(detector, source, sinks=sinks, limit=config.frames, on_frame=on_frame)

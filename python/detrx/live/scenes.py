@@ -14,7 +14,7 @@ from detrx.errors import SourceError
 from detrx.live.frames import Source
 from detrx.types import Frame
 
-KEYS = ("fps", "size", "seed", "frames", "live")
+KEYS = ("fps", "size", "seed", "frames", "cut", "live")
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class SceneOptions:
     seed: int = 0
     frames: int = 300
     """How many there are; 0 never ends."""
+    cut: int = 0
+    """Frames from one scene to the next; 0 stays in the first."""
     live: bool = False
     """Come at their pace as a camera's do, not whenever the reader is ready."""
 
@@ -40,12 +42,12 @@ class SceneSource(Source):
         self.fps = options.fps
         self.length = options.frames or None
         self._options = options
-        self._scenes = make_scenes(options)
+        self._film = Film(options)
 
     def __iter__(self) -> Iterator[Frame]:
         index = 0
         while self.length is None or index < self.length:
-            image, _, _ = self._scenes.frame(index)
+            image, _, _ = self._film.frame(index)
             yield Frame(image, index, index / self._options.fps, self.name)
             index += 1
 
@@ -56,14 +58,14 @@ class SceneReader:
     def __init__(self, options: SceneOptions) -> None:
         self.fps = options.fps
         self._options = options
-        self._scenes = make_scenes(options)
+        self._film = Film(options)
         self._index = 0
         self._start = time.monotonic()
 
     def read(self) -> Optional[NDArray[np.uint8]]:
         if self._options.frames and self._index >= self._options.frames:
             return None
-        image: NDArray[np.uint8] = self._scenes.frame(self._index)[0]
+        image: NDArray[np.uint8] = self._film.frame(self._index)[0]
         self._index += 1
         wait = self._start + self._index / self.fps - time.monotonic()
         if wait > 0:
@@ -74,15 +76,30 @@ class SceneReader:
         """Nothing is held."""
 
 
-def make_scenes(options: SceneOptions) -> Any:
-    """The generator of the scenes; ``.frame(index)`` gives (image, boxes, labels)."""
-    from detrx.data.synthetic import Scenes
+class Film:
+    """The frames of a URI with their truth, in any order."""
 
-    return Scenes(size=options.size, seed=options.seed)
+    def __init__(self, options: SceneOptions) -> None:
+        from detrx.data.synthetic import CLASS_NAMES, Scenes
+
+        self.names: Tuple[str, ...] = tuple(CLASS_NAMES)
+        self._make = Scenes
+        self._options = options
+        self._at = -1
+        self._scenes: Any = None
+
+    def frame(self, index: int) -> Tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
+        """The (H, W, 3) picture, its (N, 4) boxes as corners in pixels, and their (N,) labels."""
+        cut = self._options.cut
+        at, step = divmod(index, cut) if cut else (0, index)
+        if at != self._at:
+            self._at, self._scenes = at, self._make(size=self._options.size, seed=self._options.seed + at)
+        found: Tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]] = self._scenes.frame(step)
+        return found
 
 
 def parse_scene(uri: str) -> SceneOptions:
-    """Read ``test://shapes?fps=30&size=480x640&seed=0&frames=300&live=1``.
+    """Read ``test://shapes?fps=30&size=480x640&seed=0&frames=300&cut=60&live=1``.
 
     Raises:
         SourceError: another scene, an unknown key, or a value out of range.
@@ -101,6 +118,7 @@ def parse_scene(uri: str) -> SceneOptions:
             size=(height, width),
             seed=int(found.get("seed", 0)),
             frames=int(found.get("frames", 300)),
+            cut=int(found.get("cut", 0)),
             live=found.get("live", "0") not in ("0", "", "no"),
         )
     except ValueError as error:
@@ -111,9 +129,9 @@ def parse_scene(uri: str) -> SceneOptions:
         not 0.1 <= options.fps <= 1000
         or min(height, width) < 32
         or max(height, width) > 8192
-        or options.frames < 0
+        or min(options.frames, options.cut, options.seed) < 0
     ):
         raise SourceError(
-            f"[open_source] {uri!r}: fps 0.1 to 1000, sides 32 to 8192 and frames from 0 are allowed"
+            f"[open_source] {uri!r}: fps 0.1 to 1000, sides 32 to 8192, and frames, cut, seed from 0 are allowed"
         )
     return options

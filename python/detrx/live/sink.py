@@ -121,6 +121,25 @@ class VideoSink(Sink):
         )
 
 
+class FilmSink(Sink):
+    """Small JPEGs in memory, for a page that needs no codec to show them."""
+
+    wants_picture = True
+
+    def __init__(self, *, every: int, width: int = 480, quality: int = 72) -> None:
+        self.frames: List[bytes] = []
+        self._every, self._width, self._quality = every, width, quality
+
+    def write(self, shown: Shown) -> None:
+        if shown.frame.index // self._every < len(self.frames):
+            return
+        cv2 = opencv()
+        height = round(shown.picture.shape[0] * self._width / shown.picture.shape[1])
+        small = cv2.resize(shown.picture, (self._width, height), interpolation=cv2.INTER_AREA)
+        bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
+        self.frames.append(cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, self._quality])[1].tobytes())
+
+
 class JsonLinesSink(Sink):
     """One JSON line a frame: frame, seconds, name, and objects with box, score, label, name, category_id."""
 
