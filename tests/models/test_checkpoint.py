@@ -122,7 +122,9 @@ def test_truncated(saved: Path) -> None:
             read_checkpoint(saved)
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 64, b"GIF89a" + b"x" * 64, b"\x10" + b"\0" * 7 + b"not json at all!"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 64, b"GIF89a" + b"x" * 64, b"\x10" + b"\0" * 7 + b"not json at all!"]
+)
 def test_empty_or_of_another_kind(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
@@ -132,7 +134,7 @@ def test_empty_or_of_another_kind(tmp_path: Path, content: bytes) -> None:
 
 def test_missing(tmp_path: Path) -> None:
     for name in ("x.safetensors", "x.pth", "folder"):
-        with pytest.raises(CheckpointError, match="x|folder"):
+        with pytest.raises(CheckpointError, match="folder" if name == "folder" else "cannot be opened"):
             load_model(tmp_path / name)
 
 

@@ -78,7 +78,10 @@ def noised(theirs: Any, x: Tensor, monkeypatch: pytest.MonkeyPatch) -> tuple[Any
     ids: list[Tensor] = []
     hook = theirs.model.denoising_class_embed.register_forward_hook(lambda m, args, out: ids.append(args[0]))
     labels = [
-        {"class_labels": torch.tensor([0, 3]), "boxes": torch.tensor([[0.3, 0.4, 0.2, 0.3], [0.6, 0.5, 0.3, 0.2]])},
+        {
+            "class_labels": torch.tensor([0, 3]),
+            "boxes": torch.tensor([[0.3, 0.4, 0.2, 0.3], [0.6, 0.5, 0.3, 0.2]]),
+        },
         {"class_labels": torch.tensor([4]), "boxes": torch.tensor([[0.5, 0.5, 0.4, 0.6]])},
     ]
     with torch.no_grad():
@@ -117,7 +120,9 @@ def test_gradients_reach_the_same_weights() -> None:
     """The choice of queries passes chosen cells twice; the gradient must be as if all had passed once."""
     theirs, ours = dfine_pair()
     expected = theirs.model(pixels())
-    (expected.enc_topk_logits.square().sum() + expected.intermediate_reference_points[:, 1:].square().sum()).backward()
+    (
+        expected.enc_topk_logits.square().sum() + expected.intermediate_reference_points[:, 1:].square().sum()
+    ).backward()
     found = ours(pixels())
     (found.encoder.logits.square().sum() + found.boxes.square().sum()).backward()
     for own, other in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,8 +65,9 @@ class Backbone(nn.Module):
         return cast("list[Tensor]", self.net(pixels))
 
     def freeze(self, stages: int) -> None:
-        """Stop training of the stem and the first ``stages`` stages; 0 is the stem alone."""
-        modules = [str(info["module"]) for info in self.net.feature_info.info]
+        """Stop training of the stem and the first ``stages`` stages, the first being of stride 4; 0 is the stem."""
+        info: Any = self.net.feature_info
+        modules = [str(stage["module"]) for stage in info.info if stage["reduction"] >= 4]
         if not 0 <= stages <= len(modules):
             raise ConfigError(
                 f"[Backbone] stages to freeze must be in [0, {len(modules)}] for {self.name}, got {stages}"
@@ -196,6 +198,16 @@ def _drop_unused_stages(net: nn.Module) -> None:
 
 
 def _indices(name: str, levels: Sequence[int]) -> list[int]:
+    at = _stages(name)
+    missing = [stride for stride in levels if stride not in at]
+    if missing:
+        raise ConfigError(f"[Backbone] {name} has no maps of stride {missing}, only of {sorted(at)}")
+    return [at[stride] for stride in levels]
+
+
+@functools.lru_cache(maxsize=64)
+def _stages(name: str) -> dict[int, int]:
+    """Stride of each feature map to its index."""
     if not timm.is_model(name):
         raise ConfigError(
             f"[Backbone] must be a network that timm knows, got {name!r}; "
@@ -206,11 +218,7 @@ def _indices(name: str, levels: Sequence[int]) -> list[int]:
             info: Any = timm.create_model(name, pretrained=False, features_only=True).feature_info
     except (RuntimeError, AttributeError, TypeError) as error:
         raise ConfigError(f"[Backbone] {name} gives no feature maps; choose another network") from error
-    at = dict(zip(info.reduction(), info.out_indices))
-    missing = [stride for stride in levels if stride not in at]
-    if missing:
-        raise ConfigError(f"[Backbone] {name} has no maps of stride {missing}, only of {sorted(at)}")
-    return [at[stride] for stride in levels]
+    return dict(zip(info.reduction(), info.out_indices))
 
 
 def _ours(key: str, known: set[str]) -> str:

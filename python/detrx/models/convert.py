@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from detrx.errors import CheckpointError, ConfigError
+from detrx.models.backbone import Backbone
 from detrx.models.config import RtConfig
 from detrx.models.rt import RtDetr
 from detrx.models.zoo import MODELS
@@ -204,6 +205,8 @@ def official_config(tensors: Mapping[str, Tensor]) -> tuple[RtConfig, int]:
             f"which have decoder.enc_score_head.weight; found {sorted(theirs)[:3]}"
         )
     for config in MODELS.values():
+        if not _may_be(config, theirs):
+            continue
         with torch.device("meta"):
             own = RtDetr(config, classes=score[0]).state_dict()
         wanted = {official_name(k): tuple(t.shape) for k, t in own.items() if not k.endswith(_OPTIONAL)}
@@ -212,6 +215,14 @@ def official_config(tensors: Mapping[str, Tensor]) -> tuple[RtConfig, int]:
     raise CheckpointError(
         f"[convert] {len(theirs)} tensors with {score[0]} classes fit none of {', '.join(MODELS)}"
     )
+
+
+def _may_be(config: RtConfig, theirs: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether what is quick to see agrees; the whole comparison takes a second."""
+    layers = sum(re.fullmatch(r"decoder\.dec_score_head\.\d+\.bias", key) is not None for key in theirs)
+    width = theirs.get("encoder.lateral_convs.0.conv.weight", (0,))[0]
+    fine = "decoder.pre_bbox_head.layers.0.weight" in theirs
+    return (layers, width, fine) == (config.decoder_layers, config.hidden, config.head == "dfine")
 
 
 def transformers_config(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[RtConfig, int]:
@@ -288,11 +299,12 @@ def _backbone_of(theirs: Mapping[str, Tensor]) -> str:
         for key, tensor in theirs.items()
         if key.startswith("model.backbone.") and not key.endswith("num_batches_tracked")
     }
-    names = [f"hgnetv2_b{i}" for i in range(7)] + [f"resnet{depth}d" for depth in (18, 34, 50, 101)]
+    residual = any(".embedder.embedder." in key for key in shapes)
+    names = [f"resnet{n}d" for n in (18, 34, 50, 101)] if residual else [f"hgnetv2_b{i}" for i in range(7)]
     for name in names:
         with torch.device("meta"):
-            tiny = RtConfig(backbone=name, backbone_projection=name in ("resnet18d", "resnet34d"))
-            own = RtDetr(tiny, classes=1).backbone.state_dict(prefix="backbone.")
+            projection = name in ("resnet18d", "resnet34d")
+            own = Backbone(name, levels=(8, 16, 32), projection=projection).state_dict(prefix="backbone.")
         if shapes == {
             transformers_name(key): tuple(tensor.shape)
             for key, tensor in own.items()
