@@ -104,7 +104,8 @@ def _say_overrides(path: Path, base: TrainConfig, found: TrainConfig) -> None:
 def show(result: RunResult, config: TrainConfig) -> None:
     """The scores and the next commands to type."""
     metrics = result.metrics
-    table = Table(title=f"{result.folder}: {result.steps} steps, {result.pictures_per_second:.1f} pictures/s")
+    print(f"{result.folder}: {result.steps} steps, {result.pictures_per_second:.1f} pictures/s")
+    table = Table()
     for heading in ("class", "mAP", "AP50"):
         table.add_column(heading, justify="left" if heading == "class" else "right")
     table.add_row("all", _share(metrics.ap), _share(metrics.ap50))
