@@ -1,8 +1,8 @@
 """Every loss term of transformers' D-FINE and RT-DETRv2, from the same weights, pictures, targets and noise.
 
 transformers lists the first (plain) head among D-FINE's layers, so that its distributions stand one layer off its
-boxes: its layer i is [first, layer 0, layer 1, ...][i] with the distributions of layer i. The test lays out our outputs the
-same way; the terms themselves are then compared one by one.
+boxes: its layer i is [first, layer 0, layer 1, ...][i] with the distributions of layer i. The test lays out our outputs
+the same way; the terms themselves are then compared one by one.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def test_a_wrong_type_rank_or_owner_is_refused():
     with pytest.raises(TypeError):
         module.assign(cost.tolist(), counts, match, bad, 1)
     match.flags.writeable = False
-    with pytest.raises((ValueError, BufferError), match="read-only|not writable"):
+    with pytest.raises((ValueError, BufferError), match=r"read-only|not writable"):
         module.assign(cost, counts, match, bad, 1)
 
 

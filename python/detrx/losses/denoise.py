@@ -16,8 +16,8 @@ def make_denoise(
     """Make noised copies of the targets that the decoder must repair.
 
     Each of G groups holds M positives, moved by less than half their size, then M negatives, moved by more; G is as
-    many as ``config.denoise`` positives allow, at least one. Noise is drawn where the generator lives, so that a seed gives
-    the same queries on every device.
+    many as ``config.denoise`` positives allow, at least one. Noise is drawn where the generator lives, so that a
+    seed gives the same queries on every device.
 
     Args:
         targets: the truth of the batch, padded to M.
@@ -29,7 +29,7 @@ def make_denoise(
     Returns:
         D = 2 * M * G queries, or None where there is nothing to repair (no target in the batch, or denoise = 0).
     """
-    batch, most = targets.labels.shape
+    most = targets.labels.shape[1]
     if most == 0 or config.denoise == 0:
         return None
     groups = max(config.denoise // most, 1)

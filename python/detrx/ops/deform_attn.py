@@ -46,7 +46,8 @@ def deform_attn(
         return deform_attn_gather(values, shapes, locations, weights, points_per_level)
     sides = [side for shape in shapes for side in shape]
     out = _op(values.float(), sides, locations.float(), weights.float(), list(points_per_level))
-    return out.to(values.dtype)
+    answer: Tensor = out.to(values.dtype)
+    return answer
 
 
 def deform_attn_gather(
@@ -154,7 +155,7 @@ def _check(
     weights: Tensor,
     points: Sequence[int],
 ) -> None:
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():  # sizes are symbols there
+    if _is_tracing() or torch.compiler.is_compiling():  # sizes are symbols there
         return
     area = sum(height * width for height, width in shapes)
     if values.ndim != 4 or values.shape[1] != area:
@@ -171,9 +172,13 @@ def _check(
 
 
 def _use_native(*tensors: Tensor) -> bool:
-    if torch.jit.is_tracing() or torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
+    if _is_tracing() or torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
         return False
     return all(t.device.type == "cpu" and t.dtype != torch.float64 for t in tensors) and _native() is not None
+
+
+def _is_tracing() -> bool:
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
 @functools.cache
@@ -204,7 +209,7 @@ def _op(values: Tensor, sides: list[int], locations: Tensor, weights: Tensor, po
 def _backward_op(
     grad: Tensor, values: Tensor, sides: list[int], locations: Tensor, weights: Tensor, points: list[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    outs = tuple(
+    to_values, to_locations, to_weights = (
         torch.empty_like(t, memory_format=torch.contiguous_format) for t in (values, locations, weights)
     )
     native.load().deform_attn_backward(
@@ -212,10 +217,10 @@ def _backward_op(
         sides,
         *map(_array, (locations, weights)),
         points,
-        *map(_array, outs),
+        *map(_array, (to_values, to_locations, to_weights)),
         torch.get_num_threads(),
     )
-    return outs
+    return to_values, to_locations, to_weights
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:

@@ -59,7 +59,7 @@ def match(
 
 def match_cost(logits: Tensor, boxes: Tensor, targets: Targets, *, weights: MatchWeights) -> Tensor:
     """The cost (L, B, M, Q) float32 of giving each target each query of its image; see match."""
-    layers, batch, queries, _ = logits.shape
+    layers, queries = logits.shape[0], logits.shape[2]
     labels = targets.labels[None, :, :, None].expand(layers, -1, -1, queries)
     x = logits.transpose(2, 3).gather(2, labels).float()
     cost = _focal_cost(x, alpha=weights.alpha, gamma=weights.gamma).mul_(weights.class_)
@@ -93,7 +93,7 @@ def _giou(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 def _refuse(bad: Tensor, names: Sequence[str]) -> None:
     layer, image = (int(i) for i in bad.nonzero()[0])
     raise TrainingError(
-        f"[match] costs must be finite, but {int(bad[layer, image])} of {names[layer]}, image {image} of the batch, are "
-        "NaN or infinite: the network has diverged, or its input was not finite. Lower the learning rate, "
+        f"[match] costs must be finite, but {int(bad[layer, image])} of {names[layer]}, image {image} of the batch, "
+        "are NaN or infinite: the network has diverged, or its input was not finite. Lower the learning rate, "
         "or train without mixed precision."
     )

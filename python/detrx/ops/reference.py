@@ -21,7 +21,7 @@ def assign(cost: NDArray[np.floating], counts: NDArray[np.integer]) -> NDArray[n
         (N, M) the query of each target; -1 past the count and, where targets outnumber queries, for those left out.
     """
     out = np.full((cost.shape[0], cost.shape[2]), -1, dtype=np.int64)
-    for problem, count in enumerate(counts):
+    for problem, count in enumerate(counts.tolist()):
         rows = np.asarray(cost[problem, :, :count].T, dtype=np.float64)
         if rows.shape[0] <= rows.shape[1]:
             out[problem, :count] = shortest_augmenting_path(rows)
@@ -123,7 +123,7 @@ def deform_attn(
     points_per_level: Sequence[int],
 ) -> Tensor:
     """Answer as ops.deform_attn does: each level is read four times, once for each corner of the points in it."""
-    batch, queries, heads, points = weights.shape
+    batch, queries, heads, _ = weights.shape
     image = torch.arange(batch).reshape(-1, 1, 1, 1)
     head = torch.arange(heads).reshape(1, 1, -1, 1)
     out = values.new_zeros(batch, queries, heads, values.shape[3])
