@@ -39,17 +39,18 @@ def tests_gpu(session: nox.Session) -> None:
 
 
 @nox.session
-@nox.parametrize("sanitize", ["address,undefined", "thread"])
-def native(session: nox.Session, sanitize: str) -> None:
-    """The C++ tests under sanitizers."""
-    session.install("cmake>=3.18", "ninja", "pybind11>=3.0")
-    pybind11 = session.run("python", "-m", "pybind11", "--cmakedir", silent=True)
-    build = f"build/native-{sanitize.split(',')[0]}"
-    session.run("cmake", "-S", ".", "-B", build, "-G", "Ninja", f"-Dpybind11_DIR={str(pybind11).strip()}",
-                "-DDETRX_NATIVE_TESTS=ON", f"-DDETRX_SANITIZE={sanitize}", "-DDETRX_CUDA=OFF",
-                "-DDETRX_TENSORRT=OFF", "-DCMAKE_BUILD_TYPE=RelWithDebInfo")  # fmt: skip
-    session.run("cmake", "--build", build)
-    session.run("ctest", "--test-dir", build, "--output-on-failure", "--no-tests=error")
+def native(session: nox.Session) -> None:
+    """The extension, built with the address and undefined-behaviour sanitizers, under its tests."""
+    settings = ("cmake.define.DETRX_SANITIZE=address,undefined", "install.strip=false", "build-dir=build/native")
+    session.install(".", *(word for setting in settings for word in ("-C", setting)))
+    session.install("pytest>=8", "pytest-benchmark>=5")
+    names = ("libasan.so", "libubsan.so", "libstdc++.so.6")
+    found = [session.run("g++", f"-print-file-name={name}", silent=True, external=True) for name in names]
+    environment = {
+        "LD_PRELOAD": " ".join(str(path).strip() for path in found),
+        "ASAN_OPTIONS": "detect_leaks=0",
+    }
+    session.run("python", "-m", "pytest", "tests/native", env=environment)
 
 
 @nox.session

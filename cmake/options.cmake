@@ -4,7 +4,6 @@ set(DETRX_CUDA AUTO CACHE STRING "CUDA kernels: AUTO uses a CUDA compiler where 
 set(DETRX_TENSORRT AUTO CACHE STRING "TensorRT runtime: AUTO uses headers where there are some, ON fails without, OFF leaves it out")
 set(DETRX_TENSORRT_ROOTS "" CACHE STRING "Folders that each hold the include/NvInfer.h of one TensorRT; beside them the system's is looked for")
 option(DETRX_WERROR "Treat compiler warnings as errors" OFF)
-option(DETRX_NATIVE_TESTS "Build the C++ tests (ctest)" OFF)
 set(DETRX_SANITIZE "" CACHE STRING "Sanitizers for all native code, as address,undefined or thread")
 
 foreach(DETRX_OPTION DETRX_CUDA DETRX_TENSORRT)
