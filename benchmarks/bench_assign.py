@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
-from side_by_side import interleave
 
 from detrx.ops.assign import assign
+
+sys.path.append(str(Path(__file__).parent))  # pytest imports each file on its own
+from side_by_side import interleave
 
 
 def costs(kind: str, *, problems: int, queries: int, targets: int) -> torch.Tensor:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
-from side_by_side import interleave
 from transformers.models.d_fine.modeling_d_fine import multi_scale_deformable_attention_v2
 
 from detrx.ops.deform_attn import deform_attn
+
+sys.path.append(str(Path(__file__).parent))  # pytest imports each file on its own
+from side_by_side import interleave
 
 SIZES = {
     "rt-n": ([(20, 20), (10, 10)], [6, 6], 128),

@@ -6,16 +6,19 @@ Both have the same weights, 300 queries, 100 denoising queries, pictures and tar
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import torch
-from side_by_side import interleave
 
 from detrx.losses.config import LossConfig
 from detrx.losses.criterion import Criterion
 from detrx.losses.denoise import make_denoise
 from detrx.models.zoo import MODELS
 from detrx.tensors import Targets
+
+sys.path.append(str(Path(__file__).parent))  # pytest imports each file on its own
+from side_by_side import interleave
 
 _SPEC = importlib.util.spec_from_file_location(
     "transformers_pairs", Path(__file__).parents[1] / "tests" / "models" / "transformers_pairs.py"
