@@ -201,12 +201,19 @@ def _restore_optimizer(found: dict[str, Tensor], trainer: Trainer) -> None:
     learning = {p for group in trainer.optimizer.param_groups for p in group["params"]}
     for name, parameter in trainer.model.named_parameters():
         state = {
-            key: found[f"{name}.{key}"].to(parameter.device, copy=True)
+            key: _laid_out(found[f"{name}.{key}"], parameter)
             for key in ("step", "exp_avg", "exp_avg_sq")
             if f"{name}.{key}" in found
         }
         if state and parameter in learning:
             trainer.optimizer.state[parameter] = state
+
+
+def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
+    """A copy in the parameter's own memory layout: the fused optimiser walks both as they lie in memory."""
+    if value.shape != parameter.shape:
+        return value.to(parameter.device, copy=True)  # the step count
+    return torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 def _restore_random(tensors: dict[str, Tensor], extra: dict[str, Any], trainer: Trainer) -> None:
