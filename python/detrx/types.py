@@ -132,7 +132,7 @@ class ModelInfo:
             found: Dict[str, Any] = json.loads(text)
             values: Dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
             return ModelInfo(**values)
-        except (TypeError, ValueError) as error:
+        except (AttributeError, TypeError, ValueError) as error:
             raise CheckpointError(f"[ModelInfo] not a description of a detrx model: {error}") from error
 
 

@@ -35,6 +35,17 @@ def main(args: Optional[Sequence[str]] = None) -> int:
         130 after Ctrl-C, 143 after SIGTERM.
     """
     given = list(sys.argv[1:] if args is None else args)
+    try:
+        code = _answer(given)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # `detrx ... | head`: the reader left. What Python flushes at its exit has to go somewhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+def _answer(given: Sequence[str]) -> int:
     if not given or given[0] in ("-h", "--help", "help"):
         print(overview())
         return OK
@@ -61,7 +72,6 @@ def _run(name: str, args: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code: int = importlib.import_module(COMMANDS[name][0]).run(args)
-        sys.stdout.flush()
         return code
     except DetrxError as error:
         print(f"detrx {name}: {error}", file=sys.stderr)
@@ -69,10 +79,6 @@ def _run(name: str, args: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print(f"detrx {name}: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        # `detrx ... | head`: the reader left. What Python flushes at its exit has to go somewhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
 
 
 def _terminate(*_: object) -> None:

@@ -40,7 +40,8 @@ class Source:
         self.close()
 
 
-_PASSWORD = re.compile(r"(://[^:/?#@\s]*):[^@\s]*@(?=[^@]*$)")
+# Up to the last @, because passwords hold everything: rather too much hidden than too little.
+_PASSWORD = re.compile(r"(://[^:/?#@\s]*):\S*@")
 _SECRET = re.compile(r"\b(pass(?:word|wd)?|pwd|token|key|secret|auth)=[^&\s]*", re.IGNORECASE)
 
 

@@ -38,6 +38,8 @@ def open_source(uri: Union[str, int, Path], *, timeout: float = 5.0) -> Source:
     if not timeout > 0:
         raise SourceError(f"[open_source] timeout must be over 0 seconds, got {timeout}")
     text = str(uri).strip()
+    if not text:
+        raise SourceError(f"[open_source] nothing at ''; it takes {KNOWN}")
     if text.isdigit() or text.startswith("/dev/video"):
         return _open_camera(text, timeout)
     scheme = urlsplit(text).scheme.lower() if "://" in text else ""

@@ -1,0 +1,102 @@
+"""The runtime half on Python 3.8 with numpy, tyro and rich alone, where a Python 3.8 is found."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("numpy>=1.20", "tyro>=0.9", "rich>=13")
+MODULES = (
+    "types", "errors", "native", "images", "preprocess", "detector", "draw", "bench", "doctor", "demo",
+    "runtime.backend", "runtime.onnx", "runtime.torch",
+    "live.frames", "live.source", "live.files", "live.camera", "live.scenes", "live.loop", "live.sink", "live.job",
+    "cli.main", "cli.detect", "cli.webcam", "cli.bench", "cli.doctor", "cli.demo",
+    "data.coco", "data.catalog", "data.augment", "data.synthetic", "evaluation.coco",
+)  # fmt: skip
+
+pytestmark = pytest.mark.needs("python38")
+
+
+def find_python() -> str | None:
+    """A Python 3.8 that starts: pyenv's, else the one in the PATH."""
+    candidates = [str(path) for path in sorted(Path.home().glob(".pyenv/versions/3.8*/bin/python"))]
+    on_path = shutil.which("python3.8")
+    for python in [*candidates, *([on_path] if on_path else [])]:
+        check = subprocess.run(
+            [python, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True, text=True
+        )
+        if check.stdout.strip() == "(3, 8)":
+            return python
+    return None
+
+
+@pytest.fixture(scope="session")
+def python38() -> str:
+    """A virtual environment of it with what the runtime half depends on, kept between runs."""
+    base = find_python()
+    if base is None:
+        pytest.skip("no Python 3.8 here")
+    key = hashlib.sha256(repr((base, PACKAGES)).encode()).hexdigest()[:12]
+    home = Path(os.environ.get("DETRX_TEST_CACHE", tempfile.gettempdir())) / f"detrx-py38-{key}"
+    python = home / "bin" / "python"
+    if not (home / "ready").is_file():
+        subprocess.run([base, "-m", "venv", "--clear", str(home)], check=True, capture_output=True)
+        install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *PACKAGES]
+        done = subprocess.run(install, capture_output=True, text=True, timeout=110)
+        if done.returncode:
+            pytest.skip(f"pip cannot install numpy for Python 3.8: {done.stderr.strip()[-200:]}")
+        (home / "ready").write_text("")
+    return str(python)
+
+
+def run(python: str, *args: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "python"), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([python, *args], capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_module_imports(python38: str) -> None:
+    imports = "; ".join(f"import detrx.{name}" for name in MODULES)
+    assert run(python38, "-c", f"import sys; {imports}; print(sys.version_info[:2])").strip() == "(3, 8)"
+
+
+def test_boxes_there_and_back(python38: str) -> None:
+    code = (
+        "import numpy as np\n"
+        "from detrx.preprocess import plan\n"
+        "box = plan((480, 640), canvas=(320, 320))\n"
+        "given = np.array([[10, 20, 600, 400], [0, 0, 640, 480]], np.float32)\n"
+        "print(float(np.abs(box.undo(box.apply(given)) - given).max()))\n"
+    )
+    assert float(run(python38, "-c", code)) < 1e-3
+
+
+def test_detections_and_model_info(python38: str) -> None:
+    code = (
+        "import numpy as np\n"
+        "from detrx.types import Detections, ModelInfo\n"
+        "found = Detections(np.zeros((1, 4), 'f4'), np.ones(1, 'f4'), np.zeros(1, 'i8'), ('a',), (7,))\n"
+        "print(found.above(.5).to_coco()[0]['category_id'], *found.names)\n"
+        "info = ModelInfo('m', ('a',), (7,), (64, 96))\n"
+        "print(ModelInfo.from_json(info.to_json()) == info)\n"
+    )
+    assert run(python38, "-c", code).split() == ["7", "a", "True"]
+
+
+@pytest.mark.parametrize("command", ["detect", "webcam", "bench", "doctor", "demo"])
+def test_every_command_parses(python38: str, command: str) -> None:
+    assert f"detrx {command}" in run(python38, "-m", "detrx.cli.main", command, "--help")
+
+
+def test_the_doctor_runs_and_names_what_is_missing(python38: str) -> None:
+    said = run(python38, "-m", "detrx.cli.main", "doctor")
+    assert "3.8" in said
+    assert 'type: pip install "detrx[cpu]"' in said
