@@ -28,7 +28,7 @@ FLOORS = (
     {"detector"},
     {"losses", "export", "runtime"},
     {"data", "models", "ops", "draw", "preprocess", "images"},
-    {"native", "types", "tensors", "boxes"},
+    {"native", "types", "tensors", "boxes", "callable_package"},
     {"errors"},
 )
 HEIGHT = {room: -level for level, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,4 +1,4 @@
-"""The peer of docs/guides/blood-cells.md: `transformers`' DFineForObjectDetection on the same photos, weights and minutes.
+"""The peer of docs/guides/blood-cells.md: D-FINE of `transformers` on the same photos, weights and minutes.
 
     python benchmarks/peers/bccd_transformers.py --data ../shared/data/bccd \
         --weights ../shared/data/weights/mobilenetv2_100_imagenet_from_coral.pth --minutes 20
@@ -27,7 +27,7 @@ MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
 STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 
 
-def build(canvas: int, classes: int, weights: Path | None) -> DFineForObjectDetection:
+def build(classes: int, weights: Path | None) -> DFineForObjectDetection:
     """D-FINE with a MobileNetV2 backbone: three levels, 100 queries, width 128, 3.8 M parameters."""
     backbone = TimmBackboneConfig(
         backbone="mobilenetv2_100", out_indices=[2, 3, 4], use_pretrained_backbone=False, pad_type="same"
@@ -56,14 +56,17 @@ class Photos:
         self.truth = json.loads((root / f"coco_{split}.json").read_text())
         self.classes = [c["id"] for c in sorted(self.truth["categories"], key=lambda c: c["id"])]
         self.images = [
-            vision.pil_to_tensor(Image.open(root / image["file_name"]).convert("RGB")) for image in self.truth["images"]
+            vision.pil_to_tensor(Image.open(root / image["file_name"]).convert("RGB"))
+            for image in self.truth["images"]
         ]
         self.ids = [image["id"] for image in self.truth["images"]]
         place = {image: i for i, image in enumerate(self.ids)}
         found: list[list[list[float]]] = [[] for _ in self.ids]
         for item in self.truth["annotations"]:
             x, y, w, h = item["bbox"]
-            found[place[item["image_id"]]].append([x, y, x + w, y + h, self.classes.index(item["category_id"])])
+            found[place[item["image_id"]]].append(
+                [x, y, x + w, y + h, self.classes.index(item["category_id"])]
+            )
         self.boxes = [torch.tensor(rows, dtype=torch.float32).reshape(-1, 5) for rows in found]
 
     def augmented(self, index: int, canvas: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -112,7 +115,9 @@ def results(model: DFineForObjectDetection, photos: Photos, canvas: int) -> list
         answer = model(pixels[None])
         scores, order = answer.logits[0].sigmoid().flatten().topk(100)
         centres = answer.pred_boxes[0][order // len(photos.classes)] * canvas / scale
-        for score, label, box in zip(scores.tolist(), (order % len(photos.classes)).tolist(), centres.tolist()):
+        for score, label, box in zip(
+            scores.tolist(), (order % len(photos.classes)).tolist(), centres.tolist()
+        ):
             cx, cy, w, h = box
             out.append({"image_id": image_id, "category_id": photos.classes[label], "score": score,
                         "bbox": [cx - w / 2, cy - h / 2, w, h]})  # fmt: skip
@@ -139,7 +144,7 @@ def train(args: argparse.Namespace) -> dict[str, object]:
     torch.manual_seed(args.seed)
     random.seed(args.seed)
     photos, test = Photos(args.data, "train"), Photos(args.data, args.split)
-    model = build(args.canvas, len(photos.classes), args.weights)
+    model = build(len(photos.classes), args.weights)
     best = copy.deepcopy(model).eval()
     groups = [
         {"params": [p for n, p in model.named_parameters() if "backbone" in n], "lr": args.lr / 10},
@@ -168,7 +173,7 @@ def train(args: argparse.Namespace) -> dict[str, object]:
                 ours.lerp_(theirs, 1 - keep) if ours.is_floating_point() else ours.copy_(theirs)
         if steps % 50 == 0:
             speed = steps * args.batch / (time.perf_counter() - start)
-            print(f"step {steps} of {args.minutes} min: {passed:.0%}, loss {float(loss):.2f}, {speed:.2f} pictures/s", flush=True)
+            print(f"{passed:.0%}: step {steps}, loss {float(loss):.2f}, {speed:.2f} pictures/s", flush=True)
     seconds = time.perf_counter() - start
     return {
         "parameters": sum(p.numel() for p in model.parameters()), "steps": steps, "seconds": round(seconds, 1),
@@ -188,7 +193,9 @@ def eager_ms(model: DFineForObjectDetection, canvas: int, runs: int = 30) -> flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--minutes", type=float, default=20)
