@@ -81,13 +81,21 @@ def _gather(
     table = _corner_table(values, sides)
     exact = torch.promote_types(locations.dtype, torch.float32)
     rows, share = _corners(sides, locations.to(exact), weights.to(exact), points_per_level)
-    image = torch.arange(values.shape[0], device=values.device).reshape(-1, 1, 1, 1) * table.shape[1]
     head = torch.arange(heads, device=values.device).reshape(1, 1, -1, 1)
-    rows = ((rows + image) * heads + head).reshape(-1)
+    rows = rows * heads + head
+    if int(values.shape[0]) > 1:
+        rows = rows + _image_numbers(rows) * (int(table.shape[1]) * heads)
+    rows = rows.reshape(-1)
     read = table.reshape(-1, 4 * channels).index_select(0, rows)
     read = read.reshape(-1, 4 * points, channels)
     out = share.to(values.dtype).reshape(-1, 1, 4 * points) @ read
-    return out.reshape(values.shape[0], queries, heads * channels)
+    batch = -1 if torch.jit.is_tracing() else values.shape[0]
+    return out.reshape(batch, queries, heads * channels)
+
+
+def _image_numbers(like: Tensor) -> Tensor:
+    """0, 1, ... (B, 1, 1, 1) int64, counted from the data: the exporter would freeze a batch read off a shape."""
+    return (like[:, :1, :1, :1] * 0 + 1).cumsum(0) - 1
 
 
 def _corner_table(values: Tensor, sides: Sequence[tuple[int, int]]) -> Tensor:

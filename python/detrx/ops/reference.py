@@ -42,7 +42,6 @@ def shortest_augmenting_path(cost: NDArray[np.float64]) -> NDArray[np.int64]:
         before = np.full(columns, start)
         done = np.zeros(columns, dtype=bool)
         row, reached, end = start, 0.0, -1
-        visited = [start]
         while end < 0:
             through = reached + cost[row] - gain[row] - price
             better = ~done & (through < distance)
@@ -52,10 +51,8 @@ def shortest_augmenting_path(cost: NDArray[np.float64]) -> NDArray[np.int64]:
             row = int(owner[column])
             if row < 0:
                 end = column
-            else:
-                visited.append(row)
         gain[start] += reached
-        for column in np.flatnonzero(done & (owner >= 0)):
+        for column in np.flatnonzero(done & (owner >= 0)).tolist():
             gain[owner[column]] += reached - distance[column]
         price[done] += distance[done] - reached
         _turn(owner, before, end, start)
