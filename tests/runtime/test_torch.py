@@ -8,9 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch")
-pytest.importorskip("timm")
+import torch
 
 from detrx import Detector
 from detrx.errors import CheckpointError, DeviceError
@@ -24,6 +22,7 @@ INFO = ModelInfo("rt-n", ("a", "b"), (1, 2), (64, 96))
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("timm")
     torch.manual_seed(0)
     config = replace(MODELS["rt-n"], queries=20, decoder_layers=1)
     model = build(config, classes=2)

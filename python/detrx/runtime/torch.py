@@ -32,6 +32,7 @@ class TorchBackend:
         self._device = _choose(self._torch, device)
         if threads is not None:
             self._torch.set_num_threads(threads)
+        model: Any
         model, self.info = load_model(path)
         layout = self._torch.channels_last
         self._model: Any = model.eval().to(device=self._device, memory_format=layout)
