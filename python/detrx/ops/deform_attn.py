@@ -89,7 +89,7 @@ def _gather(
     read = table.reshape(-1, 4 * channels).index_select(0, rows)
     read = read.reshape(-1, 4 * points, channels)
     out = share.to(values.dtype).reshape(-1, 1, 4 * points) @ read
-    batch = -1 if torch.jit.is_tracing() else values.shape[0]
+    batch = -1 if _is_tracing() else values.shape[0]
     return out.reshape(batch, queries, heads * channels)
 
 
