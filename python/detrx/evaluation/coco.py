@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, Sequence, Tuple, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,8 +74,9 @@ def score(
         DataError: an id, number or class that does not fit; the message names it.
         MissingBackendError: faster-coco-eval is not installed.
     """
-    ready = read_truth(truth, "bbox") if isinstance(truth, Mapping) else read_dataset(truth)
-    return _evaluate(ready, read_predictions(predictions, ready), iou_type="bbox", top=top)
+    with _no_collection():
+        ready = read_truth(truth, "bbox") if isinstance(truth, Mapping) else read_dataset(truth)
+        return _evaluate(ready, read_predictions(predictions, ready), iou_type="bbox", top=top)
 
 
 def score_results(
@@ -93,8 +96,21 @@ def score_results(
     """
     if iou_type not in ("bbox", "segm"):
         raise DataError(f'[score_results] iou_type must be "bbox" or "segm", got {iou_type!r}')
-    ready = read_truth(truth, iou_type)
-    return _evaluate(ready, read_results(results, ready, iou_type), iou_type=iou_type, top=top)
+    with _no_collection():
+        ready = read_truth(truth, iou_type)
+        return _evaluate(ready, read_results(results, ready, iou_type), iou_type=iou_type, top=top)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without the cyclic collector: it would walk a million small objects again and again (a fifth of the time)."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def score_files(gt_json: Path, results_json: Path, *, iou_type: str = "bbox", top: int = 100) -> Metrics:

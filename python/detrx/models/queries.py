@@ -71,7 +71,7 @@ class QuerySelection(nn.Module):
             best = self.enc_score_head(features).amax(-1)
             index = best.topk(min(self.queries, best.shape[1]), dim=1).indices[..., None]
         features = self.enc_output(_pick(memory, index)) if self.training else _pick(features, index)
-        boxes = self.enc_bbox_head(features) + _pick(anchors.expand(memory.shape[0], -1, -1), index)
+        boxes = self.enc_bbox_head(features) + anchors[0][index[..., 0]]
         return Chosen(features.detach(), cast(Tensor, self.enc_score_head(features)), boxes)
 
 
