@@ -194,11 +194,9 @@ void differentiate_plain(const Problem& p, std::int64_t task) { differentiate(p,
 
 using Work = void (*)(const Problem&, std::int64_t);
 
-Work best(Work avx2, Work plain) { return has_avx2() ? avx2 : plain; }
-
 #if DETRX_X86
-Work sampler() { return best(sample_avx2, sample_plain); }
-Work differentiator() { return best(differentiate_avx2, differentiate_plain); }
+Work sampler() { return has_avx2() ? sample_avx2 : sample_plain; }
+Work differentiator() { return has_avx2() ? differentiate_avx2 : differentiate_plain; }
 #else
 Work sampler() { return sample_plain; }
 Work differentiator() { return differentiate_plain; }
