@@ -56,6 +56,10 @@ class TrainConfig:
     """Strides of the feature maps that the decoder looks at, as 8 16 32; fewer are faster."""
     queries: Optional[int] = None
     """Objects that the decoder can answer with."""
+    hidden: Optional[int] = None
+    """Channels of encoder and decoder, a multiple of 32; feed-forward nets are four times as wide."""
+    decoder_layers: Optional[int] = None
+    """Layers of the decoder."""
 
     lr: float = 4e-4
     """Highest learning rate of everything but the backbone."""
@@ -128,7 +132,7 @@ _TYPES: Dict[str, Any] = {
     **dict.fromkeys(("data", "model", "out", "resume", "train_split", "val_split"), str),
     **dict.fromkeys(("backbone_weights", "weights", "amp", "device"), str),
     **dict.fromkeys(("backbone", "backbone_padding"), (str, None)),
-    **dict.fromkeys(("epochs", "queries", "workers"), (int, None)),
+    **dict.fromkeys(("epochs", "queries", "hidden", "decoder_layers", "workers"), (int, None)),
     "minutes": (float, None),
     "canvas": Tuple[int, int],
     "levels": (Tuple[int, ...], None),
@@ -148,6 +152,8 @@ _RANGES: Dict[str, Tuple[float, float]] = {
     "batch": (1, 65_536),
     "accumulate": (1, 65_536),
     "queries": (1, 10_000),
+    "hidden": (32, 4096),
+    "decoder_layers": (1, 24),
     "lr": (1e-9, 10),
     "backbone_lr_ratio": (0, 10),
     "weight_decay": (0, 1),

@@ -100,7 +100,11 @@ def model_config(config: TrainConfig) -> RtConfig:
         "backbone_padding": config.backbone_padding,
         "levels": config.levels,
         "queries": config.queries,
+        "decoder_layers": config.decoder_layers,
     }
+    if config.hidden is not None:
+        wanted.update(dict.fromkeys(("hidden", "decoder_hidden"), config.hidden))
+        wanted.update(dict.fromkeys(("encoder_feedforward", "decoder_feedforward"), 4 * config.hidden))
     changes = {name: value for name, value in wanted.items() if value is not None}
     if "backbone" in changes:
         changes.setdefault("backbone_projection", False)
