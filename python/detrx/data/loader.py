@@ -1,7 +1,7 @@
 """Batches for training: the same for a seed whatever the number of workers, decoded once where memory allows.
 
 Workers are threads. Decoding, warping and normalising release the GIL, pictures are shared without copying, and the
-cache of decoded pictures is one for all; measured on two cores, processes were no quicker and cost their memory twice.
+cache of decoded pictures is one for all, where processes would hold one each.
 """
 
 from __future__ import annotations

@@ -283,5 +283,8 @@ def _say_start(
         f"({', '.join(data.train.names[:8])}{', ...' if len(data.train.names) > 8 else ''}); "
         f"evaluated on {len(data.val)}; run folder {folder.path}"
     )
+    for dataset in {id(d): d for d in (data.train, data.val)}.values():
+        for line in dataset.report.lines():
+            report.say(f"{dataset.annotation_file}: {line}")
     if data.val is data.train:
         report.say(f"warning: there is no split {config.val_split!r}, so scores are of the training pictures")
