@@ -99,4 +99,4 @@ def test_every_command_parses(python38: str, command: str) -> None:
 def test_the_doctor_runs_and_names_what_is_missing(python38: str) -> None:
     said = run(python38, "-m", "detrx.cli.main", "doctor")
     assert "3.8" in said
-    assert 'type: pip install "detrx[cpu]"' in said
+    assert 'type: pip install ".[cpu]"' in said

@@ -19,7 +19,7 @@ STATM = Path("/proc/self/statm")
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """One measurement."""
+    """Measure a model here, stage by stage, from picture to boxes."""
 
     model: str = "demo"
     """An .onnx file, weights, a run folder, or "demo"."""

@@ -220,7 +220,7 @@ def _stage_rows(report: DemoReport) -> str:
 
 def _class_rows(metrics: Optional[Metrics]) -> str:
     if metrics is None:
-        return "<tr><th>not scored<td colspan=3>pip install &quot;detrx[cpu]&quot;"
+        return "<tr><th>not scored<td colspan=3>pip install faster-coco-eval"
     return "".join(
         f"<tr><th>{html.escape(name)}<td>{ap:.3f}<td>{ap50:.3f}"
         f'<td class=bar><i style="width:{100 * max(ap, 0):.0f}%"></i>'

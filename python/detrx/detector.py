@@ -22,6 +22,8 @@ Picture = Any
 
 BUNDLED = {"demo": Path(__file__).parent / "assets" / "demo.onnx"}
 """Models that come with the package, by name."""
+FILES = ("best.safetensors", "last.safetensors", "best.onnx", "model.safetensors")
+"""What is looked for in a folder: a run's own, and what transformers writes."""
 
 
 class Detector:
@@ -212,21 +214,19 @@ def find_model(model: Union[str, Path]) -> Path:
     """
     path = BUNDLED.get(str(model), Path(model))
     if path.is_dir():
-        for name in ("best.safetensors", "last.safetensors", "best.onnx"):
+        for name in FILES:
             if (path / name).is_file():
                 return path / name
-        raise ConfigError(
-            f"[Detector] {path} holds no best.safetensors or last.safetensors; name the model file"
-        )
+        raise ConfigError(f"[Detector] {path} must hold one of {', '.join(FILES)}; name the model file")
     if path.is_file():
         return path
     if str(model) in BUNDLED:
         raise ConfigError(
-            f"[Detector] this installation lacks the bundled model {path}; `pip install --force-reinstall .`"
+            f"[Detector] this installation lacks the bundled model {path}; `pip install --force-reinstall --no-deps .` in the folder of detrx's source"
         )
     raise ConfigError(
         f"[Detector] no such model: {model}. Give an .onnx or .safetensors file, a run folder, or "
-        f"{', '.join(map(repr, BUNDLED))}; `detrx train --data DATA --model rt-n` makes one"
+        f"{', '.join(map(repr, BUNDLED))}; `detrx train DATA_FOLDER --model rt-n` makes one"
     )
 
 

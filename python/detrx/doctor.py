@@ -16,6 +16,7 @@ import detrx
 from detrx import native
 from detrx.bench import processor
 from detrx.detector import BUNDLED
+from detrx.errors import pip_install
 from detrx.images import opencv
 from detrx.live.sink import why_no_window
 
@@ -86,7 +87,7 @@ def _opencv() -> Tuple[str, str, str]:
     try:
         cv2 = opencv()
     except ImportError:
-        return "missing", "not installed", 'pip install "detrx[cpu]"'
+        return "missing", "not installed", pip_install("cpu")
     lines = [line.strip() for line in cv2.getBuildInformation().splitlines()]
     parts = [line for line in lines if line.startswith(("GUI:", "GStreamer:", "FFMPEG:"))]
     return "ok", f"{cv2.__version__} ({', '.join(' '.join(part.split()) for part in parts)})", ""
@@ -96,7 +97,7 @@ def _onnxruntime() -> Tuple[str, str, str]:
     try:
         ort = importlib.import_module("onnxruntime")
     except ImportError:
-        return "missing", "not installed", 'pip install "detrx[cpu]"'
+        return "missing", "not installed", pip_install("cpu")
     providers = [name.replace("ExecutionProvider", "") for name in ort.get_available_providers()]
     return "ok", f"{ort.__version__} with {', '.join(providers)}", ""
 
@@ -106,7 +107,7 @@ def _torch() -> Tuple[str, str, str]:
         return (
             "note",
             "not installed; only training, export and .safetensors need it",
-            'pip install "detrx[train]"',
+            pip_install("train"),
         )
     torch = importlib.import_module("torch")
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no CUDA device"
@@ -142,7 +143,11 @@ def _display() -> Tuple[str, str, str]:
 def _bundled() -> Tuple[str, str, str]:
     path = BUNDLED["demo"]
     if not path.is_file():
-        return "missing", f"{path} is not there", "pip install --force-reinstall detrx"
+        return (
+            "missing",
+            f"{path} is not there",
+            "pip install --force-reinstall --no-deps .  # in the folder of detrx's source",
+        )
     return "ok", f"{path.name}, {path.stat().st_size / 2**20:.1f} MiB", ""
 
 
@@ -164,8 +169,8 @@ CHECKS: Tuple[Tuple[str, Callable[[], Tuple[str, str, str]]], ...] = (
     ("ONNX Runtime", _onnxruntime),
     ("PyTorch", _torch),
     ("TensorRT", _package("tensorrt", "tensorrt-cu13", "tensorrt-cu12", state="note", remedy="")),
-    ("COCO numbers", _package("faster-coco-eval", state="note", remedy='pip install "detrx[cpu]"')),
-    ("timm", _package("timm", state="note", remedy='pip install "detrx[train]"')),
+    ("COCO numbers", _package("faster-coco-eval", state="note", remedy=pip_install("cpu"))),
+    ("timm", _package("timm", state="note", remedy=pip_install("train"))),
     ("bundled model", _bundled),
     ("cameras", _cameras),
     ("display", _display),

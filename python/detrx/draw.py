@@ -8,7 +8,7 @@ from typing import Any, List, Sequence, Tuple
 import numpy as np
 from numpy.typing import NDArray
 
-from detrx.errors import MissingBackendError
+from detrx.errors import MissingBackendError, pip_install
 from detrx.types import Detections
 
 Colour = Tuple[int, int, int]
@@ -21,7 +21,7 @@ def _cv2() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise MissingBackendError("OpenCV (cv2)", 'Type: pip install "detrx[cpu]"') from error
+        raise MissingBackendError("OpenCV (cv2)", f"Type: {pip_install('cpu')}") from error
     return cv2
 
 

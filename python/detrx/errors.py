@@ -39,6 +39,11 @@ class DeviceError(DetrxError, RuntimeError):
     """A device that is missing, lost or out of memory."""
 
 
+def pip_install(extra: str) -> str:
+    """What to type for an extra of detrx: no package index has it, so that it is installed from its own folder."""
+    return f'pip install ".[{extra}]"  # in the folder of detrx\'s source'
+
+
 class MissingBackendError(DetrxError, ImportError):
     """Something optional is not installed."""
 

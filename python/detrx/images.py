@@ -18,7 +18,7 @@ from typing import Any, Optional, Tuple, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from detrx.errors import DataError, MissingBackendError
+from detrx.errors import DataError, MissingBackendError, pip_install
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 """Lower-case suffixes that a folder of pictures is searched for."""
@@ -110,7 +110,7 @@ def opencv() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise MissingBackendError("OpenCV (cv2)", 'Type: pip install "detrx[cpu]"') from error
+        raise MissingBackendError("OpenCV (cv2)", f"Type: {pip_install('cpu')}") from error
     return cv2
 
 

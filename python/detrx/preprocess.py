@@ -7,7 +7,7 @@ from typing import Any, Optional, Sequence, Tuple
 import numpy as np
 from numpy.typing import NDArray
 
-from detrx.errors import MissingBackendError
+from detrx.errors import MissingBackendError, pip_install
 from detrx.types import Letterbox
 
 MEAN = (0.485, 0.456, 0.406)
@@ -20,7 +20,7 @@ def _cv2() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise MissingBackendError("OpenCV (cv2)", 'Type: pip install "detrx[cpu]"') from error
+        raise MissingBackendError("OpenCV (cv2)", f"Type: {pip_install('cpu')}") from error
     return cv2
 
 

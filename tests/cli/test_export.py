@@ -34,7 +34,7 @@ def test_what_was_asked_for_reaches_the_library(
     assert (asked["batch"], asked["canvas"], asked["images"]) == (None, (320, 640), ("x", "y"))
     text = capsys.readouterr().out
     assert "cells.jpg" in text
-    assert f"detrx detect {written}" in text
+    assert f"detrx detect PHOTO_OR_FOLDER --model {written}" in text
 
 
 def test_a_refusal_ends_with_3_and_the_table(

@@ -58,7 +58,7 @@ def test_a_wrong_command_gets_the_nearest(capsys: pytest.CaptureFixture[str]) ->
     assert "doctor" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["detect", "webcam", "bench", "doctor", "demo"])
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"data"}))
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([name, "--help"])
@@ -82,6 +82,17 @@ def test_errors_become_exit_codes(
     assert capsys.readouterr().err == "detrx doctor: [read] no such photo\n"
     fake(monkeypatch, KeyboardInterrupt())
     assert main(["doctor"]) == 130
+
+
+def test_what_the_training_half_needs_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake(monkeypatch, ModuleNotFoundError("No module named 'yaml'", name="yaml"))
+    assert main(["doctor"]) == 2
+    assert capsys.readouterr().err.startswith('detrx doctor needs yaml. Type: pip install ".[train]"')
+    fake(monkeypatch, ModuleNotFoundError("No module named 'detrx.attic'", name="detrx.attic"))
+    with pytest.raises(ModuleNotFoundError):
+        main(["doctor"])
 
 
 def test_detect_says_what_it_did(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

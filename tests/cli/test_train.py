@@ -3,9 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import tyro
 
 from detrx.cli.train import next_commands, parse
 from detrx.errors import ConfigError
+from detrx.evaluation.config import EvalConfig
+from detrx.export.config import ExportConfig
+from detrx.live.job import DetectConfig
 
 
 def test_every_setting_is_an_option() -> None:
@@ -57,8 +61,17 @@ def test_a_bad_value_ends_with_code_2(args: list[str], capsys: pytest.CaptureFix
 
 def test_the_next_commands_can_be_typed() -> None:
     commands = next_commands(Path("runs/a/best.safetensors"), "photos")
-    assert [line.split()[:2] for line in commands] == [
-        ["detrx", "eval"],
-        ["detrx", "export"],
-        ["detrx", "detect"],
-    ]
+    kinds = {"eval": EvalConfig, "export": ExportConfig, "detect": DetectConfig}
+    found = {}
+    for line in commands:
+        program, command, *args = line.split()
+        assert program == "detrx"
+        found[command] = tyro.cli(
+            kinds[command],
+            args=args,
+            config=(tyro.conf.PositionalRequiredArgs,) if command == "detect" else (),
+        )
+    assert {name: config.model for name, config in found.items()} == dict.fromkeys(
+        kinds, "runs/a/best.safetensors"
+    )
+    assert found["detect"].source == "PHOTO_OR_FOLDER"

@@ -30,7 +30,7 @@ def show(report: DemoReport) -> None:
         print(f"  {stage:<10}{p50:8.2f} ms   p99 {p99:7.2f} ms")
     print(f"  {'frame':<10}{took:8.2f} ms   = up to {1000 / took:.0f} frames/s, picture in, boxes out")
     if report.metrics is None:
-        print('AP: not scored, `pip install "detrx[cpu]"` brings the scorer')
+        print("AP: not scored, `pip install faster-coco-eval` brings the scorer")
     else:
         print(f"AP {report.metrics.ap:.3f}, AP50 {report.metrics.ap50:.3f} against the known truth")
     print(f"Video: {report.video}")

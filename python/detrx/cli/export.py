@@ -35,5 +35,5 @@ def run(args: Sequence[str]) -> int:
         return REJECTED
     print(result.report.table())
     print(f"wrote {result.path} ({result.bytes / 2**20:.1f} MiB) in {result.seconds:.1f} s")
-    print(f"next:\n  detrx detect {result.path} PHOTO_OR_FOLDER")
+    print(f"next:\n  detrx detect PHOTO_OR_FOLDER --model {result.path}")
     return 0

@@ -10,7 +10,7 @@ import sys
 from typing import Dict, Optional, Sequence, Tuple
 
 import detrx
-from detrx.errors import DetrxError
+from detrx.errors import DetrxError, pip_install
 
 COMMANDS: Dict[str, Tuple[str, str]] = {
     "demo": ("detrx.cli.demo", "see it work: no network, GPU or camera needed, under a minute"),
@@ -75,6 +75,12 @@ def _run(name: str, args: Sequence[str]) -> int:
         return code
     except DetrxError as error:
         print(f"detrx {name}: {error}", file=sys.stderr)
+        return REFUSED
+    except ModuleNotFoundError as error:
+        # The training half imports its libraries at the top; whoever installed the runtime half lacks them.
+        if (error.name or "detrx").partition(".")[0] == "detrx":
+            raise
+        print(f"detrx {name} needs {error.name}. Type: {pip_install('train')}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
         print(f"detrx {name}: interrupted", file=sys.stderr)

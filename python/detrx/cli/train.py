@@ -43,6 +43,8 @@ def parse(args: Sequence[str]) -> TrainConfig:
     rest, file = _take_option(args, "--config")
     path = Path(file) if file else _resumed_config(rest)
     base = read_config(path) if path else TrainConfig()
+    if path and not file:  # the folder may have moved since it was written down
+        base = dataclasses.replace(base, out="")
     if path:
         base = _without_other_length(base, rest)
     found = tyro.cli(
@@ -122,7 +124,7 @@ def next_commands(best: Path, data: str) -> List[str]:
     return [
         f"detrx eval {best} --data {data} --split test",
         f"detrx export {best} --to onnx",
-        f"detrx detect {best} PHOTO_OR_FOLDER",
+        f"detrx detect PHOTO_OR_FOLDER --model {best}",
     ]
 
 

@@ -187,7 +187,7 @@ def _library() -> Tuple[Any, Any]:
     try:
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError as error:
-        remedy = 'Scoring needs it: pip install "detrx[eval]" (or: pip install faster-coco-eval)'
+        remedy = "Scoring needs it. Type: pip install faster-coco-eval"
         raise MissingBackendError("faster-coco-eval", remedy) from error
     return COCO, COCOeval_faster
 

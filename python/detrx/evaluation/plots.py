@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 import numpy as np
 from numpy.typing import NDArray
 
-from detrx.errors import MissingBackendError
+from detrx.errors import MissingBackendError, pip_install
 from detrx.evaluation.coco import Metrics
 from detrx.evaluation.curves import THRESHOLDS, Curve, Errors, best_threshold, confusion, curves
 from detrx.evaluation.page import write_page
@@ -69,7 +69,7 @@ def _figure(width: float, height: float) -> Any:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingBackendError("matplotlib", 'Plots need it: pip install "detrx[eval]"') from error
+        raise MissingBackendError("matplotlib", f"Plots need it. Type: {pip_install('eval')}") from error
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

@@ -13,13 +13,13 @@ class ExportConfig:
     """Write a model for a runtime; a file that does not answer as the model does is rejected."""
 
     model: Positional[str]
-    """The weights."""
+    """The weights: .safetensors, .pth, .pt."""
     to: str = "onnx"
-    """The format."""
+    """The format; this version writes onnx."""
     out: Optional[str] = None
     """The file to write; None puts it beside the weights."""
     precision: str = "fp32"
-    """The precision of the numbers."""
+    """The precision of the numbers; this version writes fp32."""
     batch: Optional[int] = 1
     """Images to one call; None for any number."""
     top: Optional[int] = None

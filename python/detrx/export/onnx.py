@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detrx.errors import ExportError, MissingBackendError
+from detrx.errors import ExportError, MissingBackendError, pip_install
 from detrx.models.head import decode
 from detrx.types import ModelInfo
 
@@ -75,7 +75,7 @@ def write_onnx(
     onnx = _onnx()
     ready = _prepare(model)
     pixels = torch.zeros(batch or 2, 3, *info.canvas)
-    graph = _BoxGraph(ready, top or _queries(ready, pixels[:1]))
+    graph = _BoxGraph(ready, _top(ready, pixels[:1], top))
     traced = _trace(graph, pixels, dynamic=batch is None, opset=opset)
     tidy = _simplify(onnx.load_from_string(traced))
     _describe(tidy, info, batch=batch, top=graph.top)
@@ -92,7 +92,7 @@ def _onnx() -> Any:
     try:
         import onnx
     except ImportError as error:
-        raise MissingBackendError("onnx", 'Export needs it: pip install "detrx[train]"') from error
+        raise MissingBackendError("onnx", f"Export needs it. Type: {pip_install('train')}") from error
     return onnx
 
 
@@ -107,10 +107,11 @@ def _prepare(model: nn.Module) -> nn.Module:
     return ready.requires_grad_(False)
 
 
-def _queries(model: nn.Module, pixels: Tensor) -> int:
+def _top(model: nn.Module, pixels: Tensor, wanted: int | None) -> int:
+    """K: one a query and at most MOST, or what is wanted as far as there are pairs of query and class."""
     with torch.inference_mode():
-        found = model(pixels)
-    return min(MOST, int(found.logits.shape[-2]))
+        queries, classes = model(pixels).logits.shape[-2:]
+    return min(MOST, int(queries)) if wanted is None else min(wanted, int(queries * classes))
 
 
 def _trace(graph: nn.Module, pixels: Tensor, *, dynamic: bool, opset: int) -> bytes:

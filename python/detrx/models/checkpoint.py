@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from detrx.errors import CheckpointError, ConfigError
 from detrx.models.config import RtConfig
-from detrx.models.files import read_safetensors
+from detrx.models.files import read_metadata, read_safetensors
 from detrx.models.foreign import load_foreign
 from detrx.models.rt import RtDetr
 from detrx.models.zoo import build
@@ -25,7 +25,8 @@ from detrx.types import ModelInfo
 FORMAT_VERSION = 1
 """Rises when an older detrx could no longer read the file rightly."""
 _KEY = "detrx"
-_MODEL = "model."
+_MODEL = ("ema.", "model.")
+"""Where the weights to run are: a training state has its running average beside the weights that learn."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def _header(path: Path, text: str) -> dict[str, Any]:
     if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
         raise CheckpointError(
             f"[read_checkpoint] {path} must have a format_version from 1 to {FORMAT_VERSION}, "
-            f"found {version!r}; a newer one needs a newer detrx: pip install -U detrx"
+            f"found {version!r}; a newer one needs a newer detrx"
         )
     return dict(header)
 
@@ -159,20 +160,21 @@ def _header(path: Path, text: str) -> dict[str, Any]:
 def load_model(path: str | Path) -> tuple[RtDetr, ModelInfo]:
     """The model of a file, ready to run, in eval mode on the CPU.
 
-    Reads checkpoints of detrx, official ones of RT-DETR, RT-DETRv2, D-FINE and DEIM (.pth, the EMA where
-    there is one), and folders or files of transformers with their config.json.
+    Reads checkpoints of detrx, official ones of RT-DETR, RT-DETRv2, D-FINE and DEIM (.pth), of both the EMA
+    where there is one, and folders or files of transformers with their config.json.
 
     Raises:
         CheckpointError: unreadable, or it fits none of these.
         TrustError: the file would run code.
     """
     path = Path(path)
-    if path.suffix != ".safetensors" or _KEY not in read_safetensors(path)[1]:
+    if path.suffix != ".safetensors" or _KEY not in read_metadata(path):
         model, info = load_foreign(path)
         return model.eval(), info
     found = read_checkpoint(path)
     model = build(found.config, classes=len(found.info.names))
-    load_exactly(model, found.part(_MODEL), source=str(path))
+    tensors = next((part for part in map(found.part, _MODEL) if part), {})
+    load_exactly(model, tensors, source=str(path))
     return model.eval(), found.info
 
 

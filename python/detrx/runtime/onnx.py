@@ -11,7 +11,7 @@ from typing import Any, List, Optional
 import numpy as np
 from numpy.typing import NDArray
 
-from detrx.errors import DeviceError, ExportError, MissingBackendError
+from detrx.errors import DeviceError, ExportError, MissingBackendError, pip_install
 from detrx.types import ModelInfo, Raw
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def _onnxruntime() -> ModuleType:
     try:
         import onnxruntime
     except ImportError as error:
-        raise MissingBackendError("ONNX Runtime", 'Install it with `pip install "detrx[cpu]"`.') from error
+        raise MissingBackendError("ONNX Runtime", f"Type: {pip_install('cpu')}") from error
     return onnxruntime  # type: ignore[no-any-return]
 
 

@@ -10,7 +10,7 @@ from typing import Any, Optional
 import numpy as np
 from numpy.typing import NDArray
 
-from detrx.errors import DeviceError, MissingBackendError
+from detrx.errors import DeviceError, MissingBackendError, pip_install
 from detrx.types import Raw
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def _torch() -> Any:
     except ImportError as error:
         raise MissingBackendError(
             "PyTorch",
-            'Install it with `pip install "detrx[train]"`, or export the weights to ONNX on another machine.',
+            f"Export the weights to ONNX on another machine, or type: {pip_install('train')}",
         ) from error
     return torch
 
