@@ -222,7 +222,8 @@ def find_model(model: Union[str, Path]) -> Path:
         return path
     if str(model) in BUNDLED:
         raise ConfigError(
-            f"[Detector] this installation lacks the bundled model {path}; `pip install --force-reinstall --no-deps .` in the folder of detrx's source"
+            f"[Detector] this installation lacks the bundled model {path}; "
+            "`pip install --force-reinstall --no-deps .` in the folder of detrx's source"
         )
     raise ConfigError(
         f"[Detector] no such model: {model}. Give an .onnx or .safetensors file, a run folder, or "

@@ -126,7 +126,8 @@ def test_a_spoilt_picture_costs_one_step(quick: TrainConfig) -> None:
     before = {name: t.detach().clone() for name, t in trainer.model.state_dict().items()}
     batch = make_batch()
     batch.pixels[0, 0, 3, 3] = float("nan")
-    assert trainer.step(batch, 0.3).terms is None
+    with pytest.warns(UserWarning, match="image 0 of the batch"):
+        assert trainer.step(batch, 0.3).terms is None
     assert trainer.health.skipped == trainer.health.in_row == 1
     for name, tensor in trainer.model.named_parameters():
         assert torch.equal(before[name], tensor), name
@@ -134,6 +135,9 @@ def test_a_spoilt_picture_costs_one_step(quick: TrainConfig) -> None:
         assert tensor.isfinite().all(), name
     assert trainer.step(make_batch(), 0.3).terms is not None
     assert trainer.health.in_row == 0
+    trainer.health.reloads = MOST_RELOADS
+    with pytest.raises(TrainingError, match="last reason: .* image 0 of the batch"):
+        trainer.recover(None)
 
 
 def test_an_infinite_gradient_costs_one_step(quick: TrainConfig) -> None:

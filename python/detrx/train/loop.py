@@ -123,6 +123,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp is torch.float16)
         self.accumulate = config.accumulate
         self.health = Health()
+        self.reason: TrainingError | None = None
+        """Why the last step was skipped whose matching costs were not finite."""
         self._halvings = 0
         self._forward = torch.compile(self.model) if config.compile else self.model
         train_mode(self.model)
@@ -193,12 +195,19 @@ class Trainer:
             share = part.targets.counts.sum().clamp(min=1) / everything
             try:
                 losses = self._losses(part)
-            except TrainingError:
+            except TrainingError as error:
+                self._note(error)
                 return None
             self.scaler.scale(losses.total * share).backward()
             for name, value in {"loss": losses.total.detach(), **losses.terms}.items():
                 total[name] = total.get(name, 0) + value * share
         return total
+
+    def _note(self, error: TrainingError) -> None:
+        """Keep the reason, which names layer and image, for the error that ends the run; say the first one."""
+        if self.reason is None:
+            warnings.warn(f"[train] a step is skipped: {error}", stacklevel=2)
+        self.reason = error
 
     def _losses(self, part: Batch) -> Losses:
         denoise = make_denoise(
@@ -243,7 +252,8 @@ class Trainer:
             raise TrainingError(
                 f"[train] losses stay NaN or infinite after {MOST_RELOADS} returns to the best weights "
                 f"({self.health.skipped} steps skipped); lower --lr, or choose --amp off, and --resume auto"
-            )
+                + (f". The last reason: {self.reason}" if self.reason else "")
+            ) from self.reason
         self.health.reloads += 1
         self.health.in_row = 0
         if weights is not None:
