@@ -114,6 +114,14 @@ def test_a_loaded_model_answers_as_the_saved_one(saved: Path, tensors: dict[str,
 # --- row 47: damaged and misfitting files
 
 
+def test_a_training_state_opens_as_its_average(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    path = tmp_path / "last.safetensors"
+    average = {key.replace("model.", "ema.", 1): value + 1 for key, value in tensors.items()}
+    save_checkpoint(path, tensors | average, info=INFO, config=CONFIG)
+    model, _ = load_model(path)
+    assert all(torch.equal(value, average[f"ema.{key}"]) for key, value in model.state_dict().items())
+
+
 def test_truncated(saved: Path) -> None:
     data = saved.read_bytes()
     for size in (len(data) - 100, len(data) // 2, 2000, 100, 5):

@@ -83,6 +83,8 @@ def test_size_and_normalisation_of_the_preprocessor(folder: tuple[Path, Any], tm
         ({"decoder_layers": 2}, "unknown"),
         ({"decoder_layers": 4}, "missing"),
         ({"feat_strides": [8, 16, 33]}, "rising strides"),
+        ({"feat_strides": 8}, "config.json asks"),
+        ({"encode_proj_layers": [7]}, "config.json asks"),
     ],
 )
 def test_a_config_that_does_not_fit(

@@ -237,10 +237,13 @@ def transformers_config(settings: Mapping[str, Any], tensors: Mapping[str, Tenso
     _refuse_unknown(settings)
     theirs = {_rewrite(key, _OLD_TRANSFORMERS): tensor for key, tensor in tensors.items()}
     fine = kind == "d_fine"
-    levels = tuple(settings.get("feat_strides", (8, 16, 32)))
-    points = settings.get("decoder_n_points", 4)
+    score = theirs.get("model.enc_score_head.weight")
+    if score is None:
+        raise CheckpointError("[convert] the weights must have model.enc_score_head.weight, found none")
     backbone = _backbone_of(theirs)
+    points = settings.get("decoder_n_points", 4)
     try:
+        levels = tuple(settings.get("feat_strides", (8, 16, 32)))
         config = RtConfig(
             name=str(kind).replace("_", "-"),
             backbone=backbone,
@@ -265,9 +268,9 @@ def transformers_config(settings: Mapping[str, Any], tensors: Mapping[str, Tenso
             reg_scale=float(settings.get("reg_scale", 4.0)),
             up=float(settings.get("up", 0.5)),
         )
-    except (ConfigError, TypeError) as error:
+    except (ConfigError, IndexError, TypeError, ValueError) as error:
         raise CheckpointError(f"[convert] config.json asks for what this family has not: {error}") from error
-    return config, theirs["model.enc_score_head.weight"].shape[0]
+    return config, score.shape[0]
 
 
 _FIXED = {

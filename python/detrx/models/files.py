@@ -31,7 +31,25 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(str(path), framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, ValueError, OSError) as error:
-        raise CheckpointError(f"[read] {path} is damaged: {error}; fetch or write it again") from error
+        raise _damaged(path, error) from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file, without its tensors.
+
+    Raises:
+        CheckpointError, TrustError: as ``read_safetensors`` says.
+    """
+    _check_header(path)
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, ValueError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"[read] {path} is damaged: {error}; fetch or write it again")
 
 
 def _first_bytes(path: Path, count: int) -> tuple[bytes, int]:
@@ -83,7 +101,7 @@ def read_pickled(path: Path) -> Any:
             "Save its state dict alone, where you trust it"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"[read] {path} is damaged: {error}; fetch or write it again") from error
+        raise _damaged(path, error) from error
 
 
 def _refused(message: str) -> str:

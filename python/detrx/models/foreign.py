@@ -60,7 +60,8 @@ def _from_folder(folder: Path, tensors: Mapping[str, Tensor]) -> tuple[RtDetr, M
     model = build(config, classes=classes)
     model.load_state_dict(from_transformers(model, tensors))
     labels = settings.get("id2label") or {}
-    named = tuple(str(labels[str(i)]) for i in range(classes)) if len(labels) == classes else None
+    numbered = isinstance(labels, dict) and all(str(i) in labels for i in range(classes))
+    named = tuple(str(labels[str(i)]) for i in range(classes)) if numbered else None
     info = _info(config.name, named or _usual_names(classes), origin=f"transformers layout, {folder.name}")
     return model, _as_preprocessed(folder, info)
 
@@ -89,13 +90,13 @@ def _as_preprocessed(folder: Path, info: ModelInfo) -> ModelInfo:
     if not file.is_file():
         return info
     found: dict[str, Any] = read_json(file)
-    size = found.get("size") or {}
     try:
+        size = found.get("size") or {}
         if "height" in size and "width" in size:
             info = replace(info, canvas=(int(size["height"]), int(size["width"])))
         if found.get("do_normalize"):
             mean, std = (tuple(float(v) for v in found[key]) for key in ("image_mean", "image_std"))
             info = replace(info, mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2]))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise CheckpointError(f"[load_model] {file} is not usable: {error}") from error
     return info
