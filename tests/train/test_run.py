@@ -14,6 +14,7 @@ import torch
 
 import detrx
 from detrx.errors import ConfigError, DataError, TrainingError
+from detrx.models.checkpoint import read_checkpoint, save_checkpoint
 from detrx.train.config import TrainConfig
 from detrx.train.config_file import read_config
 from detrx.train.fit import Fit
@@ -165,9 +166,38 @@ def test_weights_of_a_whole_detector_are_the_start(
     assert f"tensors from {first.best}, 0 start afresh" in capfd.readouterr().err
 
 
-def test_the_same_seed_gives_the_same_bits(quick: TrainConfig, tmp_path: Path) -> None:
-    from detrx.models.checkpoint import read_checkpoint
+def test_weights_keep_the_normalisation_of_their_pixels(quick: TrainConfig, tmp_path: Path) -> None:
+    first = read_checkpoint(train(dataclasses.replace(quick, epochs=1), quiet=True).best)
+    other = tmp_path / "unit.safetensors"
+    info = dataclasses.replace(first.info, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    save_checkpoint(other, first.tensors, info=info, config=first.config)
+    second = dataclasses.replace(quick, weights=str(other), out=str(tmp_path / "second"), epochs=1)
+    train(second, quiet=True)
+    again = dataclasses.replace(second, weights="", epochs=2, resume="auto")
+    found = read_checkpoint(train(again, quiet=True).folder / "last.safetensors")
+    assert (found.info.mean, found.info.std) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    assert found.info.licence == "trained by detrx from unit.safetensors"
+    assert found.extra["train"]["config"]["freeze_norm"] is True
 
+
+def test_a_run_that_is_made_longer_is_evaluated_on_the_way(quick: TrainConfig) -> None:
+    result = train(dataclasses.replace(quick, epochs=1), quiet=True)
+    train(dataclasses.replace(quick, epochs=4, resume="auto"), quiet=True)
+    rows = read_rows(RunFolder(result.folder))
+    assert [row["step"] for row in rows if row["event"] == "evaluation"] == [2, 4, 6, 8]
+
+
+def test_a_run_resumed_into_another_folder_has_its_best_weights_there(
+    quick: TrainConfig, tmp_path: Path
+) -> None:
+    first = train(quick, quiet=True)
+    other = dataclasses.replace(quick, out=str(tmp_path / "other"), resume=str(first.folder))
+    second = train(other, quiet=True)
+    assert (second.steps, second.best.is_file()) == (first.steps, True)
+    assert second.best_map == pytest.approx(first.metrics.ap)
+
+
+def test_the_same_seed_gives_the_same_bits(quick: TrainConfig, tmp_path: Path) -> None:
     one = train(quick, quiet=True)
     two = train(dataclasses.replace(quick, out=str(tmp_path / "again"), workers=2), quiet=True)
     a, b = read_checkpoint(one.best).tensors, read_checkpoint(two.best).tensors

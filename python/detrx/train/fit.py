@@ -55,6 +55,8 @@ class Fit:
         report: Report,
     ) -> None:
         self.trainer, self.loader, self.clock, self.position = trainer, loader, clock, position
+        # A run that was made longer is no longer where its last evaluation was.
+        position.evaluated = min(position.evaluated, clock.progress)
         self._evaluate, self._folder, self._kept, self._report = evaluate, folder, kept, report
         self._log = Log(folder, rows=position.log_rows, resumes=position.resumes)
         self._means = Means()
@@ -158,9 +160,7 @@ class Fit:
             place.best, place.best_epoch = metrics.ap, place.epoch
             self._save_best(place.metrics)
         self._report.evaluation(place.epoch, metrics, is_best=is_best)
-        self._log.write(
-            "evaluation", {**self._numbers(), "map": metrics.ap, **place.metrics, "ap50": metrics.ap50}
-        )
+        self._log.write("evaluation", {**self._numbers(), "map": metrics.ap, **place.metrics})
 
     def _save_best(self, metrics: dict[str, Any]) -> None:
         extra = {"epoch": self.position.epoch, "step": self.clock.step, "metrics": metrics}

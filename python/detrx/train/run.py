@@ -16,7 +16,9 @@ from detrx.data.coco import Dataset
 from detrx.errors import CheckpointError
 from detrx.evaluation.coco import Metrics
 from detrx.evaluation.run import ModelBackend, evaluate_backend
-from detrx.models.zoo import RtConfig
+from detrx.models.checkpoint import load_model
+from detrx.models.rt import RtDetr
+from detrx.models.zoo import RtConfig, build
 from detrx.train.config import TrainConfig
 from detrx.train.config_file import differences, to_yaml
 from detrx.train.curves import draw_curves
@@ -43,8 +45,6 @@ from detrx.types import ModelInfo
 
 if TYPE_CHECKING:
     from detrx.data.loader import TrainLoader
-
-_MAY_NOT_CHANGE = ("train_split", "seed", "canvas", "augment", "loss", "batch", "lr")
 
 
 @dataclass(frozen=True)
@@ -130,26 +130,34 @@ def run(config: TrainConfig, report: Report) -> RunResult:
     path, state = choose_folder(config)
     with RunFolder(path) as folder:
         saved = read_state(state) if state else None
-        config = _settle(config, has_weights=bool(config.weights or config.backbone_weights), saved=saved)
-        shape, info = model_config(config), describe(config, data.train)
+        config = _settle(config, saved)
+        start = load_model(Path(config.weights)) if config.weights and not saved else None
+        before = saved.checkpoint.info if saved else start[1] if start else None
+        shape, info = model_config(config), describe(config, data.train, before=before)
         loader = make_loader(config, data.train, info)
         config = _with_length(config, batches=len(loader))
         _say_start(report, config, data, device, folder)
         if saved:
             _check_same(saved, config, shape, info, report)
-        trainer = _make_trainer(config, shape, data.train, device, report, is_resumed=saved is not None)
-        position = _continue(saved, trainer)
+        trainer = _make_trainer(config, shape, data.train, device, report, saved=saved, start=start)
+        position = _continue(saved, trainer, folder)
         folder.write_text(CONFIG, to_yaml(dataclasses.replace(config, out=str(path), resume="")))
         return _fit(trainer, loader, position, Kept(info, shape, config), data.val, folder, report)
 
 
-def _settle(config: TrainConfig, *, has_weights: bool, saved: Saved | None) -> TrainConfig:
-    """Fill in what depends on other settings."""
-    if saved and config.epochs is None and config.minutes is None:
-        config = dataclasses.replace(config, epochs=saved.config.epochs, minutes=saved.config.minutes)
+def _settle(config: TrainConfig, saved: Saved | None) -> TrainConfig:
+    """Fill in what depends on other settings, and on those of the run that goes on."""
+    changes: dict[str, Any] = {}
+    has_weights = bool(config.weights or config.backbone_weights)
+    if saved:
+        before = saved.config
+        if config.epochs is None and config.minutes is None:
+            changes.update(epochs=before.epochs, minutes=before.minutes)
+        if not has_weights:  # for what the weights say of their origin; they are not read again
+            changes.update(weights=before.weights, backbone_weights=before.backbone_weights)
     if config.freeze_norm is None:
-        config = dataclasses.replace(config, freeze_norm=has_weights)
-    return config
+        changes["freeze_norm"] = saved.config.freeze_norm if saved else has_weights
+    return dataclasses.replace(config, **changes)
 
 
 def _with_length(config: TrainConfig, *, batches: int) -> TrainConfig:
@@ -165,17 +173,17 @@ def _make_trainer(
     device: torch.device,
     report: Report,
     *,
-    is_resumed: bool,
+    saved: Saved | None,
+    start: tuple[RtDetr, ModelInfo] | None,
 ) -> Trainer:
     seed_everything(config.seed)
     classes = len(train_set.names)
-    start = dataclasses.replace(config, weights="", backbone_weights="") if is_resumed else config
-    model, origin = make_model(start, shape, classes=classes)
+    if saved:
+        model, origin = build(shape, classes=classes), "resumed"
+    else:
+        model, origin = make_model(config, shape, classes=classes, start=start[0] if start else None)
     trainable = sum(p.numel() for p in model.parameters())
-    report.say(
-        f"{config.model}: {trainable / 1e6:.2f} M parameters, backbone {shape.backbone}, "
-        + ("resumed" if is_resumed else origin)
-    )
+    report.say(f"{config.model}: {trainable / 1e6:.2f} M parameters, backbone {shape.backbone}, {origin}")
     return Trainer(
         model,
         config,
@@ -186,11 +194,14 @@ def _make_trainer(
     )
 
 
-def _continue(saved: Saved | None, trainer: Trainer) -> Position:
+def _continue(saved: Saved | None, trainer: Trainer, folder: RunFolder) -> Position:
     if saved is None:
         return Position()
     restore(saved, trainer)
-    return dataclasses.replace(saved.position, resumes=saved.position.resumes + 1)
+    position = dataclasses.replace(saved.position, resumes=saved.position.resumes + 1)
+    if not (folder.path / BEST).is_file():  # another folder, or deleted: the next score is the best again
+        position = dataclasses.replace(position, best=-1.0, best_epoch=-1, since_best=0, evaluated_step=-1)
+    return position
 
 
 def _check_same(saved: Saved, config: TrainConfig, shape: RtConfig, info: ModelInfo, report: Report) -> None:

@@ -19,7 +19,6 @@ from detrx.data.loader import TrainLoader, default_workers
 from detrx.errors import CheckpointError, ConfigError, DataError, DeviceError
 from detrx.losses.config import LossConfig
 from detrx.models.backbone import load_backbone_weights
-from detrx.models.checkpoint import load_model
 from detrx.models.rt import RtDetr
 from detrx.models.zoo import RtConfig, build, config_for
 from detrx.train.config import TrainConfig
@@ -113,16 +112,20 @@ def model_config(config: TrainConfig) -> RtConfig:
     return dataclasses.replace(config_for(config.model), **changes)
 
 
-def make_model(config: TrainConfig, shape: RtConfig, *, classes: int) -> tuple[RtDetr, str]:
+def make_model(
+    config: TrainConfig, shape: RtConfig, *, classes: int, start: RtDetr | None = None
+) -> tuple[RtDetr, str]:
     """Build the model and give it the weights that it starts from; the second value says which, for the user.
+
+    Args:
+        start: what ``config.weights`` holds.
 
     Raises:
         CheckpointError: weights that cannot be read or do not fit.
     """
     model = build(shape, classes=classes)
-    if config.weights:
-        other, _ = load_model(Path(config.weights))
-        taken, left = take_weights(model, other)
+    if start is not None:
+        taken, left = take_weights(model, start)
         return model, f"{taken} tensors from {config.weights}, {left} start afresh"
     if config.backbone_weights:
         report = load_backbone_weights(model.backbone, config.backbone_weights)
@@ -160,9 +163,14 @@ def make_loader(config: TrainConfig, train: Dataset, info: ModelInfo) -> TrainLo
     )
 
 
-def describe(config: TrainConfig, train: Dataset) -> ModelInfo:
-    """What the weights will say of themselves."""
+def describe(config: TrainConfig, train: Dataset, *, before: ModelInfo | None = None) -> ModelInfo:
+    """What the weights will say of themselves.
+
+    Args:
+        before: what the weights said that the run starts from or goes on from; pixels stay normalised as theirs.
+    """
     start = config.weights or config.backbone_weights
+    pixels = {"mean": before.mean, "std": before.std} if before else {}
     return ModelInfo(
         model=config.model,
         names=train.names,
@@ -171,6 +179,7 @@ def describe(config: TrainConfig, train: Dataset) -> ModelInfo:
         licence=f"trained by detrx from {Path(start).name}"
         if start
         else "trained by detrx from random weights",
+        **pixels,
     )
 
 

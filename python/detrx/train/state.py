@@ -190,7 +190,8 @@ def restore(saved: Saved, trainer: Trainer) -> None:
         trainer.ema.model.load_state_dict(saved.checkpoint.part("ema."))
         _restore_optimizer(saved.checkpoint.part("optimizer."), trainer)
         _restore_random(tensors, extra, trainer)
-        trainer.scaler.load_state_dict(extra["scaler"])
+        if extra["scaler"]:  # empty where the run was not in float16 before
+            trainer.scaler.load_state_dict(extra["scaler"])
         trainer.health = Health(**extra["health"])
         trainer.accumulate = max(int(extra["accumulate"]), trainer.config.accumulate)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
