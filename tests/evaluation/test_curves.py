@@ -62,6 +62,15 @@ def test_a_detection_on_a_crowd_does_not_count() -> None:
     assert (found.truths, len(found.scores), found.precision[-1]) == (1, 1, 1.0)
 
 
+def test_a_small_detection_inside_a_crowd_does_not_count() -> None:
+    truth, inside = data_set([0, 0], [False, True]), np.array([[22, 2, 25, 5]])
+    predictions = guess(np.concatenate([BOXES[:1], inside]), [0, 0], [0.9, 0.8])
+    assert len(curves(truth, predictions)["disc"].scores) == 1
+    table, errors = confusion(truth, predictions, threshold=0.5)
+    assert table.tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
+    assert errors[0].false == 0
+
+
 def test_classes_are_matched_by_name() -> None:
     found = curves(data_set([0, 1]), guess(BOXES[:2], [1, 0], [0.9, 0.8], names=("ring", "disc")))
     assert found["disc"].recall[-1] == found["ring"].recall[-1] == 1.0

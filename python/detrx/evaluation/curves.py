@@ -109,12 +109,21 @@ def _pairs(
     return out
 
 
+def _on_crowd(boxes: NDArray[np.float32], crowds: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(N,) whether at least half of each box lies on one of the (M, 4) crowds, as COCO measures them."""
+    low = np.maximum(boxes[:, None, :2], crowds[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], crowds[None, :, 2:])
+    meet = (high - low).clip(0).prod(-1)
+    area = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(-1)
+    out: NDArray[np.bool_] = ((meet >= IOU * area[:, None]) & (meet > 0)).any(axis=1)
+    return out
+
+
 def _hits(found: Detections, record: ImageRecord, label: int) -> List[Tuple[float, bool]]:
     """(score, found an object) of one image's detections of a class; those on crowds are left out."""
     mine = record.labels == label
     matched = assign_greedily(iou(found.boxes, record.boxes[mine & ~record.crowd]))
-    crowds = record.boxes[mine & record.crowd]
-    ignored = (iou(found.boxes, crowds) >= IOU).any(axis=1) & (matched < 0)
+    ignored = _on_crowd(found.boxes, record.boxes[mine & record.crowd]) & (matched < 0)
     return [(float(s), bool(m >= 0)) for s, m, out in zip(found.scores, matched, ignored) if not out]
 
 
@@ -138,7 +147,7 @@ def best_threshold(found: Dict[str, Curve]) -> Tuple[float, NDArray[np.float64]]
 def confusion(
     dataset: Dataset, predictions: Sequence[Prediction], *, threshold: float
 ) -> Tuple[NDArray[np.int64], List[Errors]]:
-    """Who is taken for whom.
+    """Who is taken for whom. Detections on crowds, of whatever class, are no false alarms.
 
     Returns:
         (C + 1, C + 1) counts, rows truth, columns detections, the last row false alarms, the last column missed;
@@ -156,7 +165,8 @@ def confusion(
         # An object of the right class is taken before a nearer one of a wrong class.
         matched = assign_greedily(near + (guess[:, None] == truth[None]) * (near >= IOU))
         lost = np.setdiff1d(np.arange(len(truth)), matched)
-        hit, extra = matched >= 0, matched < 0
+        hit = matched >= 0
+        extra = ~hit & ~_on_crowd(found.boxes[keep], record.boxes[record.crowd])
         np.add.at(table, (truth[matched[hit]], guess[hit]), 1)
         np.add.at(table, (np.full(extra.sum(), many), guess[extra]), 1)
         np.add.at(table, (truth[lost], np.full(len(lost), many)), 1)
