@@ -78,7 +78,7 @@ def export(
     from detrx.export.onnx import write_onnx
     from detrx.models.checkpoint import load_model
 
-    _check_choices(to, precision, batch)
+    _check_choices(to, precision, batch, top)
     start = time.monotonic()
     source = Path(model)
     with closing(open_backend(source, device="cpu")) as reference:  # also says what is wrong with the path
@@ -96,12 +96,14 @@ def export(
     return ExportResult(target, info, report, time.monotonic() - start, target.stat().st_size)
 
 
-def _check_choices(to: str, precision: str, batch: int | None) -> None:
+def _check_choices(to: str, precision: str, batch: int | None, top: int | None) -> None:
     for name, value, known in (("to", to, TARGETS), ("precision", precision, PRECISIONS)):
         if value not in known:
             raise ConfigError(f"[export] {name} must be one of {', '.join(known)}, got {value!r}")
     if batch is not None and batch < 1:
         raise ConfigError(f"[export] batch must be 1 or more, or None for any number, got {batch}")
+    if top is not None and top < 1:
+        raise ConfigError(f"[export] top must be 1 or more, or None for one a query, got {top}")
 
 
 def _with_canvas(info: ModelInfo, canvas: tuple[int, int] | None) -> ModelInfo:
