@@ -80,6 +80,9 @@ def _gather(
     sides = [(int(height), int(width)) for height, width in shapes]
     table = _corner_table(values, sides)
     exact = torch.promote_types(locations.dtype, torch.float32)
+    if not _is_tracing():
+        # As an index, a NaN would stop a CUDA device for good; it reads nothing, as in the native body.
+        locations = locations.nan_to_num(nan=-1.0)
     rows, share = _corners(sides, locations.to(exact), weights.to(exact), points_per_level)
     head = torch.arange(heads, device=values.device).reshape(1, 1, -1, 1)
     rows = rows * heads + head
