@@ -173,6 +173,15 @@ def test_bfloat16_autocast_stays_near() -> None:
     assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_anchors_keep_their_place_in_half_precision(dtype: torch.dtype) -> None:
+    model: RtDetr = build(TINY, classes=3)
+    shapes = [(64 // stride, 64 // stride) for stride in TINY.levels]
+    exact, _ = model.decoder.anchors(shapes, torch.zeros(1))
+    anchors, _ = model.decoder.anchors(shapes, torch.zeros(1, dtype=dtype))
+    assert torch.equal(anchors, exact)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

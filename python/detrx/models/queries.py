@@ -57,14 +57,18 @@ class QuerySelection(nn.Module):
         self._anchors = TensorCache()
 
     def anchors(self, shapes: Sequence[tuple[int, int]], like: Tensor) -> tuple[Tensor, Tensor]:
-        """(1, S, 4) anchor logits and (1, S, 1) validity as floats, remembered for each canvas."""
-        found = self._anchors.get(tuple(shapes), like, lambda: make_anchors(shapes))
+        """(1, S, 4) anchor logits and (1, S, 1) validity as floats, remembered for each canvas.
+
+        Never in half precision: bfloat16 would move anchors by about a pixel of a 640 canvas.
+        """
+        exact = like.new_empty(0, dtype=torch.promote_types(like.dtype, torch.float32))
+        found = self._anchors.get(tuple(shapes), exact, lambda: make_anchors(shapes))
         return found[0], found[1]
 
     def select(self, memory: Tensor, shapes: Sequence[tuple[int, int]]) -> Chosen:
         """The best cells of (B, S, d) memory whose levels have ``shapes``."""
         anchors, valid = self.anchors(shapes, memory)
-        memory = memory * valid
+        memory = memory * valid.to(memory)
         # The choice takes no gradient, so only the chosen cells pass through the heads again with one.
         with torch.no_grad():
             features = self.enc_output(memory)
