@@ -49,7 +49,9 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "args", [["--lr", "nan"], ["--batch", "0"], ["--canvas", "64", "70"], ["--epochs", "1", "--minutes", "1"]]
+    "args",
+    [["--lr", "nan"], ["--batch", "0"], ["--canvas", "64", "70"], ["--epochs", "1", "--minutes", "1"]]
+    + [["--loss.l1-weight", "nan"]],
 )
 def test_a_bad_value_ends_with_code_2(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises((SystemExit, ConfigError)) as caught:

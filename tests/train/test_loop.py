@@ -136,7 +136,7 @@ def test_a_spoilt_picture_costs_one_step(quick: TrainConfig) -> None:
     assert trainer.step(make_batch(), 0.3).terms is not None
     assert trainer.health.in_row == 0
     trainer.health.reloads = MOST_RELOADS
-    with pytest.raises(TrainingError, match="last reason: .* image 0 of the batch"):
+    with pytest.raises(TrainingError, match=r"last reason: .* image 0 of the batch"):
         trainer.recover(None)
 
 

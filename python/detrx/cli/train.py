@@ -13,7 +13,7 @@ from rich.table import Table
 
 from detrx.errors import ConfigError
 from detrx.train.config import TrainConfig
-from detrx.train.config_file import differences, read_config, read_settings
+from detrx.train.config_file import config_from, differences, plain, read_config, read_settings
 from detrx.train.folder import CONFIG
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def parse(args: Sequence[str]) -> TrainConfig:
     )
     if path:
         _say_overrides(path, base, found)
-    return found
+    return config_from(plain(found))  # options are checked as strictly as a file
 
 
 def _take_option(args: Sequence[str], name: str) -> Tuple[List[str], Optional[str]]:

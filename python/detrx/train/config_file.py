@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -11,6 +12,7 @@ import yaml
 
 from detrx.errors import ConfigError
 from detrx.train.config import TrainConfig
+from detrx.train.ranges import check_type
 
 _MOST_BYTES = 64 * 1024
 T = TypeVar("T")
@@ -76,12 +78,29 @@ def _build(kind: type[T], found: Any, *, where: str) -> T:
         if key not in hints:
             raise ConfigError(_unknown(str(key), tuple(hints), where))
     values = {key: _value(value, hints[key], where=f"{where}{key}") for key, value in found.items()}
+    if where:  # the settings at the top check themselves
+        for key, value in values.items():
+            _check(f"{where}{key}", value, hints[key])
     try:
         return kind(**values)
     except ConfigError:
         raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"[config] {where.rstrip('.') or 'settings'}: {error}") from error
+
+
+def _check(name: str, value: Any, hint: Any) -> None:
+    """Refuse a value of another type than the field's, and a number that is none."""
+    if get_origin(hint) is tuple:
+        kinds = get_args(hint)
+        if not isinstance(value, tuple) or len(value) != len(kinds):
+            raise ConfigError(f"[config] {name} must be {len(kinds)} values, found {value!r}")
+        for one, kind in zip(value, kinds):
+            _check(name, one, kind)
+    elif hint in (bool, int, float, str):
+        check_type(name, value, hint)
+        if hint is float and not math.isfinite(value):
+            raise ConfigError(f"[config] {name} must be a finite number, found {value!r}")
 
 
 def _unknown(key: str, valid: tuple[str, ...], where: str) -> str:
@@ -95,7 +114,8 @@ def _value(value: Any, hint: Any, *, where: str) -> Any:
         return _build(hint, value, where=where + ".")
     kinds = [hint, *get_args(hint)]
     if isinstance(value, list) and any(get_origin(kind) is tuple for kind in kinds):
-        return tuple(value)
+        inside = get_args(next(kind for kind in kinds if get_origin(kind) is tuple))
+        return tuple(_number(one) if float in inside else one for one in value)
     if float in kinds:
         return _number(value)
     return value
