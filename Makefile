@@ -37,6 +37,7 @@ format: $(VENV)/.detrx-dev
 	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh' | xargs $(BIN)/clang-format -i
 
 bench: $(VENV)/.detrx-dev
+	@mkdir -p benchmarks/results
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-json=benchmarks/results/$(TODAY)-cpu.json
 
 # On the Python that already holds torch, numpy, pybind11, scikit-build-core, CMake, ninja, pytest and pytest-benchmark.
@@ -46,6 +47,7 @@ gpu:
 ifeq ($(CUDA_BENCHMARKS),)
 	@echo "make gpu: this version has no CUDA benchmarks, so none were run."
 else
+	@mkdir -p benchmarks/results
 	DETRX_REQUIRE=cuda $(PYTHON) -m pytest benchmarks --only-needs cuda --benchmark-enable --benchmark-only \
 	  --benchmark-json=benchmarks/results/$(TODAY)-$$($(PYTHON) -c "import torch; print(torch.cuda.get_device_name().replace(' ', '-').lower())").json
 endif
@@ -64,6 +66,7 @@ clean:
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q "pip>=21.3"  # the first that installs -e without setup.py
 
 $(VENV)/.detrx-cpu: $(VENV)/bin/python $(NATIVE)
 	$(BIN)/python -m pip install --disable-pip-version-check -e ".[cpu]"

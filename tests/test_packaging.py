@@ -73,6 +73,14 @@ def test_extras_exist(extra: str) -> None:
     assert extra in (importlib.metadata.metadata("detrx").get_all("Provides-Extra") or [])
 
 
+def test_the_extra_cpu_is_cv_onnx_and_eval() -> None:
+    listed = {
+        name: set(re.findall(r'"(.+?)"', text))
+        for name, text in re.findall(r"^(cpu|cv|onnx|eval) = \[(.+)\]$", PYPROJECT, flags=re.MULTILINE)
+    }
+    assert listed["cpu"] == listed["cv"] | listed["onnx"] | listed["eval"]
+
+
 def test_plain_install_needs_neither_torch_nor_opencv() -> None:
     needed = [line for line in importlib.metadata.requires("detrx") or [] if "extra ==" not in line]
     assert sorted(re.split(r"[<>=!~ ]", line)[0] for line in needed) == ["numpy", "rich", "tyro"]
