@@ -39,6 +39,12 @@ def test_a_resumed_run_brings_its_settings(tmp_path: Path) -> None:
     assert parse([f"--resume={tmp_path}"]).model == "rt-l"
 
 
+def test_a_run_that_was_moved_goes_on_where_it_is_now(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("data: photos\nout: runs/before\n")
+    assert parse([f"--resume={tmp_path}/last.safetensors"]).out == str(tmp_path)
+    assert parse([f"--resume={tmp_path}", "--out", "runs/copy"]).out == "runs/copy"
+
+
 def test_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("wieghts: a.pth\n")

@@ -15,7 +15,9 @@ from detrx.models.checkpoint import load_model, read_checkpoint
 from detrx.train import state
 from detrx.train.config import TrainConfig
 from detrx.train.config_file import to_yaml
+from detrx.train.loop import Trainer
 from detrx.train.run import train
+from detrx.train.setup import loss_for, make_model, model_config
 
 _CHILD = """
 import sys
@@ -138,6 +140,25 @@ def test_a_full_disk_keeps_the_state_before(quick: TrainConfig, monkeypatch: pyt
         train(dataclasses.replace(quick, epochs=3, resume="auto"), quiet=True)
     assert last.read_bytes() == before
     assert not list(result.folder.glob(".last*"))
+
+
+def test_a_run_may_go_on_in_float16(quick: TrainConfig) -> None:
+    result = train(quick, quiet=True)
+    saved = state.read_state(result.folder / "last.safetensors")
+    shape = model_config(quick)
+    trainer = Trainer(
+        make_model(quick, shape, classes=2)[0],
+        quick,
+        loss=loss_for(quick.loss, shape),
+        classes=2,
+        queries=shape.queries,
+        device=torch.device("cpu"),
+    )
+    trainer.scaler = torch.amp.GradScaler("cpu")
+    state.restore(saved, trainer)
+    assert trainer.scaler.get_scale() > 1
+    ours = {f"model.{name}": value for name, value in trainer.model.state_dict().items()}
+    assert all(torch.equal(saved.checkpoint.tensors[name], value) for name, value in ours.items())
 
 
 def test_another_model_is_not_resumed(quick: TrainConfig) -> None:

@@ -44,7 +44,7 @@ def parse(args: Sequence[str]) -> TrainConfig:
     path = Path(file) if file else _resumed_config(rest)
     base = read_config(path) if path else TrainConfig()
     if path and not file:  # the folder may have moved since it was written down
-        base = dataclasses.replace(base, out="")
+        base = dataclasses.replace(base, out=str(path.parent))
     if path:
         base = _without_other_length(base, rest)
     found = tyro.cli(
