@@ -74,6 +74,15 @@ class _Sampling(nn.Module):
         return Outputs(seen[None, :, None], seen.sigmoid().repeat(1, 2)[None, :, None, :4])
 
 
+def test_more_detections_than_there_are_become_all(model: nn.Module, info: ModelInfo, tmp_path: Path) -> None:
+    path = write_onnx(model, info, tmp_path / "a.onnx", top=10_000)
+    pixels = torch.randn(1, 3, *info.canvas)
+    scores, _, boxes = run(path, pixels)
+    with torch.inference_mode():
+        pairs = model(pixels).logits[-1].numel()
+    assert (scores.shape, boxes.shape) == ((1, pairs), (1, pairs, 4))
+
+
 def test_grid_sample_is_refused(info: ModelInfo, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="must not hold GridSample"):
         write_onnx(_Sampling(), info, tmp_path / "a.onnx")
