@@ -1,1 +1,1 @@
-"""."""
+"""What a training step minimises: class, box and distribution losses, and the denoising queries."""

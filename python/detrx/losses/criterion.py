@@ -101,14 +101,13 @@ class Criterion(nn.Module):
             names=[name.strip("_") or "the last layer" for name in names],
         )
         device = outputs.logits.device
-        own = pair(found, queries)
-        joint = own
+        own = joint = pair(found, queries).to(device)
         boxes = shared = targets.counts.sum().clamp(min=1)
         if self.config.union and outputs.distributions is not None:
             union = pair_union(found, queries)
             shared = torch.tensor(max(union.rows.shape[1], 1), device=device)
-            joint = union.repeat(len(names))
-        return self._sum(stages, targets, own.to(device), joint.to(device), boxes, shared, names)
+            joint = union.to(device).repeat(len(names))
+        return self._sum(stages, targets, own, joint, boxes, shared, names)
 
     def _denoised(
         self, outputs: Outputs, targets: Targets, denoise: DenoiseQueries

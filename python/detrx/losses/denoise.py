@@ -27,7 +27,7 @@ def make_denoise(
         generator: the source of all randomness.
 
     Returns:
-        D = 2 * M * G queries, or None where there is nothing to repair (no target in the batch, or denoise = 0).
+        D = 2 * M * G queries, or None where targets are padded to M = 0 or denoise is 0.
     """
     most = targets.labels.shape[1]
     if most == 0 or config.denoise == 0:
