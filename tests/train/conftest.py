@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,6 +69,15 @@ def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Puts "tiny" into the zoo."""
     torch.set_num_threads(1)
     monkeypatch.setitem(zoo.MODELS, "tiny", TINY)
+
+
+@pytest.fixture(autouse=True)
+def draw_scores(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Leaves the report of the last evaluation undrawn, which takes longer than a tiny run; gives the drawing back."""
+    from detrx.train.curves import draw_scores
+
+    monkeypatch.setattr("detrx.train.run.draw_scores", lambda *_, **__: None)
+    return draw_scores
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,23 @@ def test_a_run_leaves_everything_behind(quick: TrainConfig, capfd: pytest.Captur
     assert said.out == ""
 
 
+def test_a_run_shows_its_last_evaluation(
+    quick: TrainConfig, monkeypatch: pytest.MonkeyPatch, draw_scores: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr("detrx.train.run.draw_scores", draw_scores)
+    result = train(quick, quiet=True)
+    assert result.page == result.folder / "val" / "index.html"
+    drawn = {path.name for path in result.page.parent.iterdir()}
+    assert {"pr_curve.png", "confusion.png", "worst.png", "metrics.json"} <= drawn
+
+    def broken(*_: object, **__: object) -> None:
+        raise DataError("[read_image] gone")
+
+    monkeypatch.setattr("detrx.train.curves.write_report", broken)
+    with pytest.warns(UserWarning, match="cannot be drawn"):
+        assert train(dataclasses.replace(quick, epochs=3, resume="auto"), quiet=True).page is None
+
+
 def test_the_log_counts_on(quick: TrainConfig) -> None:
     result = train(quick, quiet=True)
     train(dataclasses.replace(quick, epochs=4, resume="auto"), quiet=True)
@@ -57,8 +74,8 @@ def test_a_wall_clock_budget_is_kept(quick: TrainConfig) -> None:
     result = train(dataclasses.replace(quick, epochs=None, minutes=0.03), quiet=True)
     assert result.steps >= 1
     rows = [row for row in read_rows(RunFolder(result.folder)) if row["event"] == "step"]
-    assert rows[-1]["progress"] == 1.0
-    assert 1.8 <= rows[-1]["seconds"] < 8
+    assert rows[-1]["progress"] > 0.7  # the last evaluation may take the rest of the time
+    assert 1.8 <= result.seconds < 8
 
 
 def test_one_picture_in_a_batch_of_eight(
@@ -195,6 +212,8 @@ def test_a_run_resumed_into_another_folder_has_its_best_weights_there(
     second = train(other, quiet=True)
     assert (second.steps, second.best.is_file()) == (first.steps, True)
     assert second.best_map == pytest.approx(first.metrics.ap)
+    with pytest.raises(ConfigError, match="must not hold a run yet"):
+        train(other, quiet=True)
 
 
 def test_the_same_seed_gives_the_same_bits(quick: TrainConfig, tmp_path: Path) -> None:

@@ -115,6 +115,8 @@ def show(result: RunResult, config: TrainConfig) -> None:
         table.add_row(name, _share(ap), _share(ap50))
     Console(highlight=False).print(table)
     print(f"best mAP {result.best_map:.3f} in {result.best}, after {result.seconds / 60:.1f} minutes")
+    if result.page is not None:
+        print(f"look at {result.page}")
     print("next:")
     for command in next_commands(result.best, config.data):
         print(f"  {command}")

@@ -1,13 +1,21 @@
-"""results.png: how losses, rate and scores went."""
+"""The pictures of a run: results.png, how losses, rate and scores went, and the report of its last evaluation."""
 
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from detrx.errors import DataError, MissingBackendError
+from detrx.evaluation.run import write_report
 from detrx.train.folder import RunFolder
 from detrx.train.log import read_rows
+
+if TYPE_CHECKING:
+    from detrx.data.coco import Dataset
+    from detrx.evaluation.coco import Metrics, Prediction
 
 PICTURE = "results.png"
 
@@ -33,6 +41,21 @@ def draw_curves(folder: RunFolder) -> bool:
     figure.savefig(out, format="png", dpi=100)
     folder.file(PICTURE).write_bytes(out.getvalue())
     return True
+
+
+def draw_scores(
+    folder: RunFolder, metrics: Metrics, predictions: Sequence[Prediction], dataset: Dataset, *, title: str
+) -> Path | None:
+    """Write the curves, the confusions and the worst pictures of an evaluation into <run>/<split>.
+
+    Returns:
+        The page that shows them, or None where it cannot be drawn: a run is not lost for want of a picture.
+    """
+    try:
+        return write_report(folder.path / dataset.split, metrics, predictions, dataset, title=title)
+    except (DataError, MissingBackendError, OSError) as error:
+        warnings.warn(f"[train] the pictures of the evaluation cannot be drawn: {error}", stacklevel=2)
+        return None
 
 
 def _draw(place: Any, rows: Sequence[dict[str, Any]], keys: Sequence[str], title: str) -> None:

@@ -14,14 +14,14 @@ import torch
 import detrx
 from detrx.data.coco import Dataset
 from detrx.errors import CheckpointError
-from detrx.evaluation.coco import Metrics
+from detrx.evaluation.coco import Metrics, Prediction
 from detrx.evaluation.run import ModelBackend, evaluate_backend
 from detrx.models.checkpoint import load_model
 from detrx.models.rt import RtDetr
 from detrx.models.zoo import RtConfig, build
 from detrx.train.config import TrainConfig
 from detrx.train.config_file import differences, to_yaml
-from detrx.train.curves import draw_curves
+from detrx.train.curves import draw_curves, draw_scores
 from detrx.train.fit import Fit, Kept
 from detrx.train.folder import BEST, CONFIG, RunFolder, choose_folder
 from detrx.train.loop import Trainer
@@ -63,6 +63,8 @@ class RunResult:
     """Wall clock of all processes of the run, evaluations included."""
     pictures_per_second: float
     """Of training alone."""
+    page: Path | None = None
+    """Shows the last evaluation: curves, confusions, the worst pictures, which lie beside it as PNG."""
 
 
 def train(
@@ -251,12 +253,18 @@ def _fit(
         before=position.seconds,
     )
     backend = ModelBackend(trainer.ema.model, kept.info)
+    latest: list[Prediction] = []
+
+    def evaluate() -> Metrics:
+        metrics, latest[:] = evaluate_backend(backend, val)
+        return metrics
+
     fit = Fit(
         trainer,
         loader,
         clock=clock,
         position=position,
-        evaluate=lambda: evaluate_backend(backend, val)[0],
+        evaluate=evaluate,
         folder=folder,
         kept=kept,
         report=report,
@@ -266,15 +274,18 @@ def _fit(
     if stop.number is not None:
         report.say(f"stopped at step {clock.step}, saved in {folder.path}; go on with --resume {folder.path}")
         stop.raise_asked()
+    seconds, metrics = clock.seconds, Metrics(**position.metrics)
     draw_curves(folder)
+    title = f"{config.model} after {clock.step} steps on {config.data} ({val.split})"
     return RunResult(
         folder=folder.path,
         best=folder.path / BEST,
-        metrics=Metrics(**position.metrics),
+        metrics=metrics,
         best_map=position.best,
         steps=clock.step,
-        seconds=clock.seconds,
+        seconds=seconds,
         pictures_per_second=position.pictures / max(position.training_seconds, 1e-9),
+        page=draw_scores(folder, metrics, latest, val, title=title) if latest else None,
     )
 
 
