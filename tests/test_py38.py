@@ -18,7 +18,9 @@ MODULES = (
     "runtime.backend", "runtime.onnx", "runtime.torch",
     "live.frames", "live.source", "live.files", "live.camera", "live.scenes", "live.loop", "live.sink", "live.job",
     "cli.main", "cli.detect", "cli.webcam", "cli.bench", "cli.doctor", "cli.demo",
-    "data.coco", "data.catalog", "data.augment", "data.synthetic", "evaluation.coco",
+    "cli.data", "cli.eval", "cli.export",
+    "data.coco", "data.catalog", "data.augment", "data.synthetic", "data.check", "data.check_page",
+    "evaluation.coco", "evaluation.curves", "evaluation.plots", "evaluation.run", "train.config",
 )  # fmt: skip
 
 pytestmark = pytest.mark.needs("python38")
@@ -68,6 +70,11 @@ def test_every_module_imports(python38: str) -> None:
     assert run(python38, "-c", f"import sys; {imports}; print(sys.version_info[:2])").strip() == "(3, 8)"
 
 
+def test_import_takes_under_300_milliseconds(python38: str) -> None:
+    code = "import time; start = time.perf_counter(); import detrx; print(time.perf_counter() - start)"
+    assert min(float(run(python38, "-c", code)) for _ in range(3)) < 0.3
+
+
 def test_boxes_there_and_back(python38: str) -> None:
     code = (
         "import numpy as np\n"
@@ -91,7 +98,7 @@ def test_detections_and_model_info(python38: str) -> None:
     assert run(python38, "-c", code).split() == ["7", "a", "True"]
 
 
-@pytest.mark.parametrize("command", ["detect", "webcam", "bench", "doctor", "demo"])
+@pytest.mark.parametrize("command", ["detect", "webcam", "bench", "doctor", "demo", "eval", "export"])
 def test_every_command_parses(python38: str, command: str) -> None:
     assert f"detrx {command}" in run(python38, "-m", "detrx.cli.main", command, "--help")
 
