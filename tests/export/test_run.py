@@ -93,6 +93,7 @@ def test_the_command_ends_with_3(
         ({"precision": "int8"}, "precision must be one of fp32"),
         ({"batch": 0}, "batch must be 1 or more"),
         ({"top": 0}, "top must be 1 or more"),
+        ({"out": "weights.safetensors"}, "out must end in .onnx"),
         ({"canvas": (64, 70)}, "canvas must be two multiples of 32"),
     ],
 )

@@ -84,7 +84,7 @@ def export(
     with closing(open_backend(source, device="cpu")) as reference:  # also says what is wrong with the path
         loaded, info = load_model(source)
         info = _with_canvas(info, canvas)
-        target = Path(out) if out is not None else source.with_suffix(f".{to}")
+        target = _target(out, source, to)
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(f"{target.stem}.draft{os.getpid()}.onnx")
         try:
@@ -104,6 +104,13 @@ def _check_choices(to: str, precision: str, batch: int | None, top: int | None) 
         raise ConfigError(f"[export] batch must be 1 or more, or None for any number, got {batch}")
     if top is not None and top < 1:
         raise ConfigError(f"[export] top must be 1 or more, or None for one a query, got {top}")
+
+
+def _target(out: str | Path | None, source: Path, to: str) -> Path:
+    target = Path(out) if out is not None else source.with_suffix(f".{to}")
+    if target.suffix.lower() != f".{to}":  # it could be the weights themselves
+        raise ConfigError(f"[export] out must end in .{to}, got {target}")
+    return target
 
 
 def _with_canvas(info: ModelInfo, canvas: tuple[int, int] | None) -> ModelInfo:

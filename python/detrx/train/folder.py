@@ -26,16 +26,22 @@ def choose_folder(config: TrainConfig) -> tuple[Path, Path | None]:
     """
     if config.resume not in ("", "auto"):
         state = _state_at(Path(config.resume))
-        return (Path(config.out) if config.out else state.parent), state
+        folder = Path(config.out) if config.out else state.parent
+        if (folder / STATE).exists() and folder.resolve() != state.parent.resolve():
+            raise _taken(folder, f"--resume {folder} to go on with that one")
+        return folder, state
     folder = Path(config.out) if config.out else _default_folder(config)
     state = folder / STATE
     if not state.exists():
         return folder, None
     if config.resume == "auto":
         return folder, state
-    raise ConfigError(
-        f"[train] {folder} must not hold a run yet, found {state}; add --resume auto to go on, "
-        "or choose another --out"
+    raise _taken(folder, "add --resume auto to go on")
+
+
+def _taken(folder: Path, remedy: str) -> ConfigError:
+    return ConfigError(
+        f"[train] {folder} must not hold a run yet, found {folder / STATE}; {remedy}, or choose another --out"
     )
 
 
