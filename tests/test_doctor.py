@@ -28,6 +28,15 @@ def test_a_missing_library_comes_with_its_command(monkeypatch: pytest.MonkeyPatc
         assert "pip install" in by_name[name].remedy
 
 
+def test_two_wheels_of_opencv_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cv2")
+    monkeypatch.setattr(doctor, "_version", lambda name: "4.10" if "opencv-python" in name else "")
+    state, found, remedy = doctor._opencv()
+    assert state == "note"
+    assert "opencv-python-headless and opencv-python overwrite each other" in found
+    assert remedy.startswith("pip uninstall -y opencv-python-headless opencv-python &&")
+
+
 def test_a_check_that_breaks_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> tuple[str, str, str]:
         raise RuntimeError("half installed")

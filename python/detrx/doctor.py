@@ -20,6 +20,14 @@ from detrx.errors import pip_install
 from detrx.images import opencv
 from detrx.live.sink import why_no_window
 
+OPENCV_WHEELS = (
+    "opencv-python-headless",
+    "opencv-python",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
+"""Each brings a cv2 of its own into the same folder."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -90,7 +98,12 @@ def _opencv() -> Tuple[str, str, str]:
         return "missing", "not installed", pip_install("cpu")
     lines = [line.strip() for line in cv2.getBuildInformation().splitlines()]
     parts = [line for line in lines if line.startswith(("GUI:", "GStreamer:", "FFMPEG:"))]
-    return "ok", f"{cv2.__version__} ({', '.join(' '.join(part.split()) for part in parts)})", ""
+    found = f"{cv2.__version__} ({', '.join(' '.join(part.split()) for part in parts)})"
+    wheels = [name for name in OPENCV_WHEELS if _version(name)]
+    if len(wheels) > 1:
+        remedy = f"pip uninstall -y {' '.join(wheels)} && pip install {wheels[0]}"
+        return "note", f"{found}; {' and '.join(wheels)} overwrite each other", remedy
+    return "ok", found, ""
 
 
 def _onnxruntime() -> Tuple[str, str, str]:
