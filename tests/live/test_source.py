@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import time
 from pathlib import Path
@@ -57,6 +58,19 @@ def test_a_bad_picture_is_skipped_counted_and_told(tmp_path: Path, caplog: pytes
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(SourceError, match="none of the 2 pictures"):
         list(open_source(tmp_path))
+
+
+def test_what_is_no_file_is_skipped_with_its_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_pictures(tmp_path, "a.png", "folder.png/b.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    source = open_source(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        assert len(list(source)) == 2
+    assert source.skipped == 3
+    assert caplog.text.count("not a regular file") == 2
+    with pytest.raises(DataError, match="not a regular file"):
+        list(open_source(tmp_path / "pipe.png"))
 
 
 def test_a_video_gives_every_frame(tmp_path: Path) -> None:

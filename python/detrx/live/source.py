@@ -85,7 +85,7 @@ def _open_files(text: str) -> Source:
         return _open_file(path)
     # Path.glob takes no absolute pattern.
     found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
-    pictures = [name for name in found if name.suffix.lower() in IMAGE_SUFFIXES and name.is_file()]
+    pictures = [name for name in found if name.suffix.lower() in IMAGE_SUFFIXES]
     if pictures:
         return PictureSource(pictures, name=text)
     raise SourceError(f"[open_source] nothing at {text!r}; it takes {KNOWN}")
@@ -98,9 +98,8 @@ def _open_file(path: Path) -> Source:
 
 
 def _pictures_under(folder: Path) -> Tuple[Path, ...]:
-    found: List[Path] = sorted(
-        p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
-    )
+    # By name alone: what is no file after all is skipped with its reason, not passed over in silence.
+    found: List[Path] = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
         raise SourceError(
             f"[open_source] no pictures under {folder}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}"
