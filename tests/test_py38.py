@@ -98,6 +98,55 @@ def test_detections_and_model_info(python38: str) -> None:
     assert run(python38, "-c", code).split() == ["7", "a", "True"]
 
 
+RUN = """
+import sys, types
+from pathlib import Path
+import numpy as np
+
+# What the loop asks of OpenCV, which has no place in this environment.
+cv2 = types.ModuleType("cv2")
+cv2.INTER_LINEAR = 1
+cv2.resize = lambda image, size, interpolation: np.zeros((size[1], size[0], 3), np.uint8)
+cv2.split = lambda image: [image[..., c] for c in range(3)]
+sys.modules["cv2"] = cv2
+
+from detrx.detector import Detector
+from detrx.live import job
+from detrx.live.frames import Source
+from detrx.types import Frame, ModelInfo, Raw
+import detrx.detector as detector
+
+class Backend:
+    info, description, batch = ModelInfo("tiny", ("disc", "ring"), (7, 3), (64, 96)), "stub", None
+    def infer(self, pixels):
+        b = len(pixels)
+        boxes = np.tile(np.array([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]], np.float32), (b, 1, 1))
+        return Raw(np.tile(np.array([0.9, 0.6], np.float32), (b, 1)), np.tile([1, 0], (b, 1)), boxes)
+    def close(self):
+        self.closed = True
+
+class Two(Source):
+    def __iter__(self):
+        for index in range(2):
+            yield Frame(np.zeros((48, 64, 3), np.uint8), index, float(index), "two")
+
+detector.open_backend = lambda *args, **settings: Backend()
+detector.find_model = Path
+job.open_source = lambda uri, timeout: Two()
+with Detector("m.onnx") as found:
+    small = np.zeros((9, 12, 3), np.uint8)
+    print(*found.predict(small).names, len(found.predict([small] * 3)))
+config = job.DetectConfig("two", model="m.onnx", out=Path(sys.argv[1]), save=("jsonl", "coco"))
+print(job.detect(config).loop.objects)
+"""
+
+
+def test_detections_from_picture_to_file(python38: str, tmp_path: Path) -> None:
+    assert run(python38, "-c", RUN, str(tmp_path)).split() == ["ring", "disc", "3", "4"]
+    assert len((tmp_path / "detections.jsonl").read_text().splitlines()) == 2
+    assert (tmp_path / "detections.coco.json").is_file()
+
+
 @pytest.mark.parametrize("command", ["detect", "webcam", "bench", "doctor", "demo", "eval", "export"])
 def test_every_command_parses(python38: str, command: str) -> None:
     assert f"detrx {command}" in run(python38, "-m", "detrx.cli.main", command, "--help")
