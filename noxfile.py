@@ -41,7 +41,11 @@ def tests_gpu(session: nox.Session) -> None:
 @nox.session
 def native(session: nox.Session) -> None:
     """The extension, built with the address and undefined-behaviour sanitizers, under its tests."""
-    settings = ("cmake.define.DETRX_SANITIZE=address,undefined", "install.strip=false", "build-dir=build/native")
+    settings = (
+        "cmake.define.DETRX_SANITIZE=address,undefined",
+        "install.strip=false",
+        "build-dir=build/native",
+    )
     session.install(".", *(word for setting in settings for word in ("-C", setting)))
     session.install("pytest>=8", "pytest-benchmark>=5")
     names = ("libasan.so", "libubsan.so", "libstdc++.so.6")

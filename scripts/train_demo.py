@@ -36,18 +36,19 @@ def settings(data: Path, out: Path, minutes: float) -> TrainConfig:
         hidden=64,
         queries=50,
         decoder_layers=2,
-        batch=8,
-        lr=1e-3,
+        batch=4,
+        lr=8e-4,
         backbone_lr_ratio=1.0,
         freeze_norm=False,
-        amp="bf16",
         eval_every=1000,
-        augment=AugmentConfig(scale=(0.8, 1.25), mosaic=0, mixup=0),
+        augment=AugmentConfig(scale=(0.8, 1.25)),
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--scenes", type=int, default=3000, help="training pictures to generate")
     parser.add_argument("--out", type=Path, default=ASSET)

@@ -184,7 +184,7 @@ def test_settings_are_checked(model: Path, tmp_path: Path) -> None:
         Detector(model, batch=0)
     with pytest.raises(ConfigError, match="takes 1 images"):
         Detector(write_model(tmp_path / "one.onnx"), batch=2)
-    with pytest.raises(ConfigError, match="no such model: rt-z"):
+    with pytest.raises(ConfigError, match="no such file or model: rt-z"):
         Detector("rt-z")
     with pytest.raises(ConfigError, match=r"best\.safetensors"):
         Detector(tmp_path / "..")

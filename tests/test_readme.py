@@ -47,7 +47,7 @@ def help_of(*command: str) -> str:
 def test_commands_and_options_exist(line: str) -> None:
     words = line.split()[1:]
     command = words[:2] if words[0] == "data" else words[:1]
-    offered = set(re.findall(r"--[a-z0-9-]+", help_of(*command)))
+    offered = set(re.findall(r"--[a-z0-9.-]+", help_of(*command)))
     assert {word.split("=")[0] for word in words if word.startswith("--")} <= offered
 
 

@@ -14,16 +14,11 @@ from numpy.typing import NDArray
 from detrx.errors import ConfigError, DetrxError, DeviceError
 from detrx.images import read_image
 from detrx.preprocess import check_image, letterbox
-from detrx.runtime.backend import open_backend
+from detrx.runtime.backend import find_model, open_backend
 from detrx.types import Detections, Frame, Letterbox, ModelInfo, Raw
 
 Picture = Any
 """A path, a (H, W, 3) uint8 RGB array, or a PIL image."""
-
-BUNDLED = {"demo": Path(__file__).parent / "assets" / "demo.onnx"}
-"""Models that come with the package, by name."""
-FILES = ("best.safetensors", "last.safetensors", "best.onnx", "model.safetensors")
-"""What is looked for in a folder: a run's own, and what transformers writes."""
 
 
 class Detector:
@@ -204,31 +199,6 @@ class Detector:
                 f"[Detector] it was made in process {self._process} and does not survive a fork; "
                 f"make one in each process, or start them with multiprocessing's 'spawn'"
             )
-
-
-def find_model(model: Union[str, Path]) -> Path:
-    """A model file from a path, a run folder or the name of a bundled model.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    path = BUNDLED.get(str(model), Path(model))
-    if path.is_dir():
-        for name in FILES:
-            if (path / name).is_file():
-                return path / name
-        raise ConfigError(f"[Detector] {path} must hold one of {', '.join(FILES)}; name the model file")
-    if path.is_file():
-        return path
-    if str(model) in BUNDLED:
-        raise ConfigError(
-            f"[Detector] this installation lacks the bundled model {path}; "
-            "`pip install --force-reinstall --no-deps .` in the folder of detrx's source"
-        )
-    raise ConfigError(
-        f"[Detector] no such model: {model}. Give an .onnx or .safetensors file, a run folder, or "
-        f"{', '.join(map(repr, BUNDLED))}; `detrx train DATA_FOLDER --model rt-n` makes one"
-    )
 
 
 def to_array(picture: Picture, *, bgr: bool = False) -> NDArray[np.uint8]:

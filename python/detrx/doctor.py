@@ -15,10 +15,10 @@ from typing import Callable, List, Tuple
 import detrx
 from detrx import native
 from detrx.bench import processor
-from detrx.detector import BUNDLED
 from detrx.errors import pip_install
 from detrx.images import opencv
 from detrx.live.sink import why_no_window
+from detrx.runtime.backend import BUNDLED
 
 OPENCV_WHEELS = (
     "opencv-python-headless",

@@ -50,7 +50,12 @@ def test_seed_and_epoch_change_everything(dataset):
     assert not same(first, load(dataset, workers=0, epoch=1))
     other = TrainLoader(dataset, canvas=CANVAS, batch=4, seed=8, workers=0)
     assert not same(first, list(other.epoch(0)))
-    assert not same(first, load(dataset, workers=0, strong=False))
+
+
+def test_strong_changes_can_be_turned_off(dataset):
+    augment = AugmentConfig(mosaic=0.5, mixup=0.5)
+    strong = load(dataset, workers=0, augment=augment)
+    assert not same(strong, load(dataset, workers=0, augment=augment, strong=False))
 
 
 def test_resuming_in_the_middle_gives_the_rest(dataset):

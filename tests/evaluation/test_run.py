@@ -112,6 +112,7 @@ def test_evaluate_writes_a_report_and_closes(
 ) -> None:
     backend = Oracle(dataset)
     monkeypatch.setattr(module, "open_backend", lambda *_, **__: backend)
+    monkeypatch.setattr(module, "find_model", Path)
     metrics = evaluate("a.onnx", data=root, split="val", out=tmp_path / "out", progress=True)
     assert backend.closed
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["ap"] == metrics.ap
@@ -191,6 +192,7 @@ def test_the_command_prints_the_table(
     root: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(module, "open_backend", lambda *_, **__: Oracle(dataset))
+    monkeypatch.setattr(module, "find_model", Path)
     assert command.run(["a.onnx", "--data", str(root), "--split", "val", "--limit", "3"]) == 0
     text = capsys.readouterr().out
     assert "1.0000" in text

@@ -10,6 +10,7 @@ from detrx.errors import DeviceError, TrainingError
 from detrx.losses.criterion import Losses
 from detrx.models.backbone import FrozenBatchNorm
 from detrx.tensors import Batch, Targets
+from detrx.train import loop
 from detrx.train.config import TrainConfig
 from detrx.train.loop import (
     BAD_IN_A_ROW,
@@ -192,9 +193,16 @@ def test_out_of_memory_for_one_picture_is_an_error(
         trainer.step(make_batch(), 0.3)
 
 
+@pytest.mark.parametrize(("able", "chosen"), [(True, torch.bfloat16), (False, None)])
+def test_a_cpu_trains_in_bfloat16_where_it_multiplies_it(
+    able: bool, chosen: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "cpu_has_bfloat16", lambda: able)
+    assert choose_amp("auto", torch.device("cpu")) is chosen
+
+
 def test_half_precision_rules() -> None:
     cpu = torch.device("cpu")
-    assert choose_amp("auto", cpu) is None
     assert choose_amp("off", cpu) is None
     assert choose_amp("bf16", cpu) is torch.bfloat16
     with pytest.raises(DeviceError, match="bf16 or off"):

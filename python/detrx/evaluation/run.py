@@ -17,7 +17,7 @@ from detrx.errors import ConfigError, DataError
 from detrx.evaluation.coco import Metrics, Prediction, score
 from detrx.images import read_image
 from detrx.preprocess import letterbox
-from detrx.runtime.backend import Backend, open_backend
+from detrx.runtime.backend import Backend, find_model, open_backend
 from detrx.types import Detections, Letterbox, ModelInfo, Raw
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def evaluate(
     """Score a model on a split of a data set.
 
     Args:
-        model: weights or an exported file.
+        model: weights, an exported file or a run folder.
         data: the data set's folder.
         split: which part of it.
         device: "auto", "cpu" or "cuda".
@@ -61,7 +61,7 @@ def evaluate(
         if value is not None and value < 1:
             raise ConfigError(f"[evaluate] {name} must be 1 or more, got {value}")
     dataset = open_dataset(Path(data), split=split)
-    with closing(open_backend(model, device=device, threads=threads)) as backend:
+    with closing(open_backend(find_model(model), device=device, threads=threads)) as backend:
         show = sys.stderr.isatty() if progress is None else progress
         with _bar(show) as report:
             metrics, predictions = evaluate_backend(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from detrx.errors import ConfigError
 from detrx.export.parity import ParityError, ParityReport, check
 from detrx.images import IMAGE_SUFFIXES, read_image
-from detrx.runtime.backend import open_backend
+from detrx.runtime.backend import find_model, open_backend
 from detrx.types import ModelInfo
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def export(
     """Write a model for a runtime and compare the two on pictures before the file gets its name.
 
     Args:
-        model: the weights.
+        model: the weights, or a run folder.
         to: "onnx".
         out: the file to write; None puts it beside the weights.
         precision: "fp32".
@@ -80,8 +80,8 @@ def export(
 
     _check_choices(to, precision, batch, top)
     start = time.monotonic()
-    source = Path(model)
-    with closing(open_backend(source, device="cpu")) as reference:  # also says what is wrong with the path
+    source = find_model(model)
+    with closing(open_backend(source, device="cpu")) as reference:
         loaded, info = load_model(source)
         info = _with_canvas(info, canvas)
         target = _target(out, source, to)

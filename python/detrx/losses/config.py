@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from detrx.errors import ConfigError
@@ -51,11 +52,13 @@ class LossConfig:
     def __post_init__(self) -> None:
         if self.label not in ("vfl", "mal"):
             raise ConfigError(f'[LossConfig] label must be "vfl" or "mal", got {self.label!r}')
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, float) and not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"[LossConfig] {item.name} must be finite and >= 0, got {value}")
         if self.bins < 4 or self.bins % 2:
             raise ConfigError(f"[LossConfig] bins must be even and >= 4, got {self.bins}")
         if not 0 <= self.label_noise <= 1:
             raise ConfigError(f"[LossConfig] label_noise must be in [0, 1], got {self.label_noise}")
-        if self.denoise < 0 or self.box_noise < 0:
-            raise ConfigError(
-                f"[LossConfig] denoise and box_noise must be >= 0, got {self.denoise}, {self.box_noise}"
-            )
+        if not isinstance(self.denoise, int) or self.denoise < 0:
+            raise ConfigError(f"[LossConfig] denoise must be a whole number >= 0, got {self.denoise}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import astuple, dataclass
 
 from detrx.errors import ConfigError
 
@@ -23,6 +24,8 @@ class MatchWeights:
     """The focal cost's power."""
 
     def __post_init__(self) -> None:
+        if not all(math.isfinite(value) for value in astuple(self)):
+            raise ConfigError(f"[MatchWeights] weights must be finite, got {self}")
         if min(self.class_, self.l1, self.giou) < 0 or self.class_ + self.l1 + self.giou == 0:
             raise ConfigError(f"[MatchWeights] weights must be >= 0 and not all 0, got {self}")
         if not 0 <= self.alpha <= 1 or self.gamma < 0:

@@ -14,6 +14,10 @@ from detrx.types import ModelInfo, Raw
 
 DEVICES = ("auto", "cpu", "cuda")
 WEIGHTS = (".safetensors", ".pt", ".pth")
+BUNDLED = {"demo": Path(__file__).parents[1] / "assets" / "demo.onnx"}
+"""Models that come with the package, by name."""
+FILES = ("best.safetensors", "last.safetensors", "best.onnx", "model.safetensors")
+"""What is looked for in a folder: a run's own, and what transformers writes."""
 
 
 class Backend(Protocol):
@@ -65,3 +69,28 @@ def open_backend(path: Union[str, Path], *, device: str = "auto", threads: Optio
         )
     opened: Backend = importlib.import_module(room).open_model(path, device=device, threads=threads)
     return opened
+
+
+def find_model(model: Union[str, Path]) -> Path:
+    """A model file from a path, a run folder or the name of a bundled model.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = BUNDLED.get(str(model), Path(model))
+    if path.is_dir():
+        for name in FILES:
+            if (path / name).is_file():
+                return path / name
+        raise ConfigError(f"[find_model] {path} must hold one of {', '.join(FILES)}; name the model file")
+    if path.is_file():
+        return path
+    if str(model) in BUNDLED:
+        raise ConfigError(
+            f"[find_model] this installation lacks the bundled model {path}; "
+            "`pip install --force-reinstall --no-deps .` in the folder of detrx's source"
+        )
+    raise ConfigError(
+        f"[find_model] no such file or model: {model}. Give an .onnx or .safetensors file, a run folder, or "
+        f"{', '.join(map(repr, BUNDLED))}; `detrx train DATA_FOLDER --model rt-n` makes one"
+    )

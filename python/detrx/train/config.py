@@ -33,8 +33,8 @@ class TrainConfig:
     """Passes over the training pictures. Neither epochs nor minutes: enough for about 3,000 steps."""
     minutes: Optional[float] = None
     """Length in minutes of wall clock, interim evaluations included; the whole schedule adapts to it."""
-    batch: int = 8
-    """Pictures to one optimiser step."""
+    batch: Optional[int] = None
+    """Pictures to one optimiser step; None: 4 for fewer than 2,000 training pictures, else 16."""
     accumulate: int = 1
     """Parts that a batch is cut into to save memory; losses are normalised over the whole batch."""
     canvas: Tuple[int, int] = (640, 640)
@@ -53,16 +53,19 @@ class TrainConfig:
     weights: str = ""
     """Whole-detector checkpoint to start from; heads of other classes start afresh."""
     levels: Optional[Tuple[int, ...]] = None
-    """Strides of the feature maps that the decoder looks at, as 8 16 32; fewer are faster."""
+    """Strides of the feature maps that the decoder looks at, as 8 16 32; fewer are faster. None: the model's own, but
+    halved where they start at 16 and the canvas is at most 448."""
     queries: Optional[int] = None
-    """Objects that the decoder can answer with."""
+    """Objects that the decoder can answer with. None: three times those of the fullest picture, at least 100, and at
+    most the model's own."""
     hidden: Optional[int] = None
     """Channels of encoder and decoder, a multiple of 32; feed-forward nets are four times as wide."""
     decoder_layers: Optional[int] = None
     """Layers of the decoder."""
 
-    lr: float = 4e-4
-    """Highest learning rate of everything but the backbone."""
+    lr: Optional[float] = None
+    """Highest learning rate of everything but the backbone; None: 0.1024 / width and at most 8e-4, as for rt-n (rt-s:
+    4e-4); a quarter of it from ``weights``."""
     backbone_lr_ratio: float = 0.1
     """The backbone's learning rate as a share of lr."""
     weight_decay: float = 1e-4
@@ -87,11 +90,13 @@ class TrainConfig:
     """Share of the run in which targets are repeated."""
     freeze_norm: Optional[bool] = None
     """Keep the backbone's batch norms as they are; None: where the backbone starts from weights."""
-    freeze_stages: int = 0
-    """Stages of the backbone, from the picture on, that do not learn; the stem goes with the first."""
+    freeze_stages: Optional[int] = None
+    """Stages of the backbone, from the picture on, that do not learn; the stem goes with the first. None: 2 where the
+    backbone starts from weights and there are fewer than 2,000 training pictures, else 0."""
 
     amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
-    """Half precision; auto: bf16 on CUDA with compute capability >= 8, fp16 on older CUDA, off on a CPU."""
+    """Half precision; auto: bf16 on CUDA with compute capability >= 8 and on a CPU that multiplies it, fp16 on older
+    CUDA, off on other CPUs."""
     device: str = "auto"
     """"auto", "cpu", "cuda" or "cuda:N"."""
     threads: int = 0
@@ -132,14 +137,16 @@ _TYPES: Dict[str, Any] = {
     **dict.fromkeys(("data", "model", "out", "resume", "train_split", "val_split"), str),
     **dict.fromkeys(("backbone_weights", "weights", "amp", "device"), str),
     **dict.fromkeys(("backbone", "backbone_padding"), (str, None)),
-    **dict.fromkeys(("epochs", "queries", "hidden", "decoder_layers", "workers"), (int, None)),
-    "minutes": (float, None),
+    **dict.fromkeys(
+        ("epochs", "batch", "queries", "hidden", "decoder_layers", "workers", "freeze_stages"), (int, None)
+    ),
+    **dict.fromkeys(("minutes", "lr"), (float, None)),
     "canvas": Tuple[int, int],
     "levels": (Tuple[int, ...], None),
     "freeze_norm": (bool, None),
-    **dict.fromkeys(("batch", "accumulate", "repeat", "freeze_stages", "threads"), int),
+    **dict.fromkeys(("accumulate", "repeat", "threads"), int),
     **dict.fromkeys(("seed", "eval_every", "patience"), int),
-    **dict.fromkeys(("lr", "backbone_lr_ratio", "weight_decay", "warmup", "flat", "final_lr", "clip"), float),
+    **dict.fromkeys(("backbone_lr_ratio", "weight_decay", "warmup", "flat", "final_lr", "clip"), float),
     **dict.fromkeys(("ema_decay", "ema_ramp", "strong_until", "repeat_until", "save_every"), float),
     **dict.fromkeys(("channels_last", "compile"), bool),
     "augment": AugmentConfig,
@@ -200,7 +207,7 @@ def _check_together(config: TrainConfig) -> None:
             f"[config] warmup + flat must not be above 1, found {config.warmup:g} + {config.flat:g}; "
             "they are shares of the whole run"
         )
-    if config.accumulate > config.batch:
+    if config.batch is not None and config.accumulate > config.batch:
         raise ConfigError(
             f"[config] accumulate must not be above batch, found {config.accumulate} parts of "
             f"{config.batch} pictures"

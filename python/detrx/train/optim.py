@@ -8,12 +8,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from detrx.models.backbone import Backbone, freeze_norm
 from detrx.train.config import TrainConfig
+from detrx.train.defaults import settled
 
 _BACKBONE = "backbone."
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """Four groups: backbone or not, weights or norms and biases, which do not decay."""
+    height = settled("lr", config.lr)
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -23,12 +25,12 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         [
             {
                 "params": parameters,
-                "peak": config.lr * (config.backbone_lr_ratio if in_backbone else 1.0),
+                "peak": height * (config.backbone_lr_ratio if in_backbone else 1.0),
                 "weight_decay": 0.0 if is_flat else config.weight_decay,
             }
             for (in_backbone, is_flat), parameters in sorted(groups.items())
         ],
-        lr=config.lr,
+        lr=height,
         fused=True,
     )
 

@@ -18,10 +18,11 @@ from detrx.evaluation.coco import Metrics, Prediction
 from detrx.evaluation.run import ModelBackend, evaluate_backend
 from detrx.models.checkpoint import load_model
 from detrx.models.rt import RtDetr
-from detrx.models.zoo import RtConfig, build
+from detrx.models.zoo import RtConfig, build, config_for
 from detrx.train.config import TrainConfig
 from detrx.train.config_file import differences, to_yaml
 from detrx.train.curves import draw_curves, draw_scores
+from detrx.train.defaults import OPEN, fill
 from detrx.train.fit import Fit, Kept
 from detrx.train.folder import BEST, CONFIG, RunFolder, choose_folder
 from detrx.train.loop import Trainer
@@ -128,14 +129,16 @@ def run(config: TrainConfig, report: Report) -> RunResult:
     if config.threads:
         torch.set_num_threads(config.threads)
     device = choose_device(config.device)
+    config_for(config.model)  # a name that is wrong must not leave a folder behind
     data = open_data(config)
     path, state = choose_folder(config)
     with RunFolder(path) as folder:
         saved = read_state(state) if state else None
-        config = _settle(config, saved)
+        config = _choose(_settle(config, saved), data.train, report)
         start = load_model(Path(config.weights)) if config.weights and not saved else None
         before = saved.checkpoint.info if saved else start[1] if start else None
-        shape, info = model_config(config), describe(config, data.train, before=before)
+        shape = model_config(config, _shape_before(config, saved, start))
+        info = describe(config, data.train, before=before)
         loader = make_loader(config, data.train, info)
         config = _with_length(config, batches=len(loader))
         _say_start(report, config, data, device, folder)
@@ -147,19 +150,39 @@ def run(config: TrainConfig, report: Report) -> RunResult:
         return _fit(trainer, loader, position, Kept(info, shape, config), data.val, folder, report)
 
 
+def _shape_before(
+    config: TrainConfig, saved: Saved | None, start: tuple[RtDetr, ModelInfo] | None
+) -> RtConfig | None:
+    """The shape of the whole detector that the run began with, or None where it began with the zoo's."""
+    if saved and config.weights:
+        return saved.checkpoint.config
+    return start[0].config if start else None
+
+
 def _settle(config: TrainConfig, saved: Saved | None) -> TrainConfig:
     """Fill in what depends on other settings, and on those of the run that goes on."""
     changes: dict[str, Any] = {}
-    has_weights = bool(config.weights or config.backbone_weights)
     if saved:
         before = saved.config
         if config.epochs is None and config.minutes is None:
             changes.update(epochs=before.epochs, minutes=before.minutes)
-        if not has_weights:  # for what the weights say of their origin; they are not read again
+        if not (
+            config.weights or config.backbone_weights
+        ):  # for what the weights say of their origin; they are not read again
             changes.update(weights=before.weights, backbone_weights=before.backbone_weights)
-    if config.freeze_norm is None:
-        changes["freeze_norm"] = saved.config.freeze_norm if saved else has_weights
+        changes.update({k: getattr(before, k) for k in OPEN if getattr(config, k) is None})
     return dataclasses.replace(config, **changes)
+
+
+def _choose(config: TrainConfig, train_set: Dataset, report: Report) -> TrainConfig:
+    """Fill in the rest from the data, and say so."""
+    most = max(len(image.labels) for image in train_set.images)
+    chosen = fill(config, config_for(config.model), pictures=len(train_set), most=most)
+    changes = {key: new for key, (_, new) in differences(config, chosen).items()}
+    if changes:
+        words = ", ".join(f"{key} {value}" for key, value in changes.items())
+        report.say(f"chosen for {len(train_set)} pictures and {config.model}: {words}")
+    return chosen
 
 
 def _with_length(config: TrainConfig, *, batches: int) -> TrainConfig:

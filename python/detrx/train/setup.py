@@ -22,6 +22,7 @@ from detrx.models.backbone import load_backbone_weights
 from detrx.models.rt import RtDetr
 from detrx.models.zoo import RtConfig, build, config_for
 from detrx.train.config import TrainConfig
+from detrx.train.defaults import settled
 from detrx.types import ModelInfo
 
 USUAL_STEPS = 3000
@@ -88,8 +89,8 @@ def open_data(config: TrainConfig) -> Data:
     return Data(train, val)
 
 
-def model_config(config: TrainConfig) -> RtConfig:
-    """The zoo's model with the run's changes.
+def model_config(config: TrainConfig, base: RtConfig | None = None) -> RtConfig:
+    """The zoo's model, or that of the weights that a run starts from, with the run's changes.
 
     Raises:
         ConfigError: no such model, or a change that does not fit it.
@@ -109,7 +110,7 @@ def model_config(config: TrainConfig) -> RtConfig:
         changes.setdefault("backbone_projection", False)
     if "levels" in changes:
         changes["points"] = ()
-    return dataclasses.replace(config_for(config.model), **changes)
+    return dataclasses.replace(base or config_for(config.model), **changes)
 
 
 def make_model(
@@ -154,7 +155,7 @@ def make_loader(config: TrainConfig, train: Dataset, info: ModelInfo) -> TrainLo
     return TrainLoader(
         train,
         canvas=config.canvas,
-        batch=config.batch,
+        batch=settled("batch", config.batch),
         augment=config.augment,
         seed=config.seed,
         workers=default_workers() if config.workers is None else config.workers,
