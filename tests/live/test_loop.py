@@ -172,7 +172,13 @@ def test_sigterm_and_ctrl_c_leave_a_whole_video(model: Path, tmp_path: Path) -> 
             "test://shapes?size=64x96&frames=0&live=1",
         ]
         command += ["--model", str(model), "--out", str(out), "--save", "video", "jsonl", "coco"]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        # A shell's background jobs, and so what a CI starts, ignore Ctrl-C, and their children inherit it.
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         lines = out / "detections.jsonl"
         deadline = time.monotonic() + 30
         while not (lines.is_file() and lines.read_text().count("\n") > 5) and time.monotonic() < deadline:
