@@ -4,6 +4,7 @@
 #include "bindings/bind.h"
 #include "bindings/tensor_caster.h"
 #include "cpu/assign.h"
+#include "cpu/convert.h"
 #include "cpu/deform_attn.h"
 
 namespace py = pybind11;
@@ -14,6 +15,7 @@ void bind_ops(py::module_& m) {
   using Release = py::call_guard<py::gil_scoped_release>;
   m.def("assign", &cpu::assign, py::arg("cost"), py::arg("counts"), py::arg("match"),
         py::arg("bad"), py::arg("threads"), Release());
+  m.def("convert", &cpu::convert, py::arg("source"), py::arg("target"), Release());
   m.def("deform_attn", &cpu::deform_attn, py::arg("values"), py::arg("sides"), py::arg("locations"),
         py::arg("weights"), py::arg("points"), py::arg("out"), py::arg("threads"), Release());
   m.def("deform_attn_backward", &cpu::deform_attn_backward, py::arg("grad"), py::arg("values"),

@@ -1,12 +1,21 @@
 // Kernels are written once and compiled for several instruction sets: the body is inlined into an
-// entry function per set, and the entry is chosen when it is called.
+// entry function per set, and the entry is chosen when it is called. What a CUDA kernel shares with
+// the CPU is marked DETRX_HD.
 #pragma once
 
+#if defined(__CUDACC__)
+#define DETRX_HD __host__ __device__
+#define DETRX_INLINE __host__ __device__ __forceinline__
+#else
+#define DETRX_HD
 #define DETRX_INLINE inline __attribute__((always_inline))
+#endif
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define DETRX_X86 1
 #define DETRX_AVX2 __attribute__((target("avx2,fma")))
+#define DETRX_AVX512 \
+  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")))
 #else
 #define DETRX_X86 0
 #endif
@@ -17,6 +26,18 @@ namespace detrx {
 inline bool has_avx2() noexcept {
 #if DETRX_X86
   static const bool found = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  return found;
+#else
+  return false;
+#endif
+}
+
+// Whether this machine runs functions marked DETRX_AVX512.
+inline bool has_avx512() noexcept {
+#if DETRX_X86
+  static const bool found =
+      has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   return found;
 #else
   return false;

@@ -1,6 +1,10 @@
-"""Native kernels. Arrays are NumPy arrays of the stated type; those that are written must be writable."""
+"""Native kernels.
 
-from typing import Sequence, Tuple
+Arrays are NumPy arrays of the stated type (those that are written must be writable), or DLPack capsules of such
+tensors, which torch.utils.dlpack.to_dlpack makes. Floats are capsules or arrays of float32, float16 or bfloat16.
+"""
+
+from typing import Any, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +22,7 @@ def assign(
     bad: NDArray[np.int64],
     threads: int,
 ) -> None: ...
+def convert(source: Any, target: Any) -> None: ...
 def deform_attn(
     values: NDArray[np.float32],
     sides: Sequence[int],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 import threading
 import time
 
@@ -42,7 +43,7 @@ def test_exceptions_cross_with_their_message():
 def test_a_wrong_type_rank_or_owner_is_refused():
     cost, counts, match, bad = problem()
     module = native.load()
-    with pytest.raises(ValueError, match="items must be f, got d"):
+    with pytest.raises(ValueError, match="items must be float32, got float64"):
         module.assign(cost.astype(np.float64), counts, match, bad, 1)
     with pytest.raises(ValueError, match="must have 3 dimensions, got 2"):
         module.assign(cost[0], counts, match, bad, 1)
@@ -108,3 +109,69 @@ def test_a_forked_child_may_call_after_its_parent_did():
     found = queue.get(timeout=20)
     child.join(20)
     np.testing.assert_array_equal(found, match)
+
+
+def test_half_floats_are_widened_exactly_and_rounded_to_even():
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    wide = np.empty(1 << 16, np.float32)
+    native.load().convert(every, wide)
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.testing.assert_array_equal(wide, every.astype(np.float32))
+        between = [(wide[1:] + wide[:-1]) / 2, wide * 1.0003, [65520, -65519.99, 1e-8, 3e-8, 1e30]]
+        between = np.concatenate([*between, np.random.default_rng(0).normal(size=999) * 1e-5])
+        between = between.astype(np.float32)
+        back = np.empty(len(between), np.float16)
+        native.load().convert(between, back)
+        np.testing.assert_array_equal(back, between.astype(np.float16))
+
+
+def test_capsules_of_every_type_cross():
+    torch = pytest.importorskip("torch")
+    from detrx.ops.cross import cross
+
+    module = native.load()
+    every = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
+    wide = torch.empty(1 << 16)
+    module.convert(cross(every), cross(wide))
+    assert torch.equal(wide.isnan(), every.isnan())
+    assert torch.equal(wide.nan_to_num(0), every.float().nan_to_num(0))
+    values = torch.cat([wide * 1.003, torch.randn(999), torch.tensor([3.3961775e38, float("nan")])])
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        rounded = torch.empty(len(values), dtype=dtype)
+        module.convert(cross(values), cross(rounded))
+        torch.testing.assert_close(rounded, values.to(dtype), rtol=0, atol=0, equal_nan=True)
+    strided = torch.randn(50, 3).half()
+    answer = torch.empty(50, 2)
+    module.convert(cross(strided[:, 1]), cross(answer[:, 0]))
+    assert torch.equal(answer[:, 0], strided[:, 1].float())
+
+
+def test_capsules_are_checked_as_arrays_are():
+    torch = pytest.importorskip("torch")
+    from detrx.ops.cross import cross
+
+    cost, counts, match, bad = (torch.from_numpy(array) for array in problem())
+    module = native.load()
+    module.assign(cross(cost.requires_grad_()), cross(counts), cross(match), cross(bad), 1)
+    assert (match >= 0).all()
+    with pytest.raises(ValueError, match="items must be float32, got bfloat16"):
+        module.assign(cross(cost.bfloat16()), cross(counts), cross(match), cross(bad), 1)
+    with pytest.raises(ValueError, match="must have 3 dimensions, got 2"):
+        module.assign(cross(cost[0]), cross(counts), cross(match), cross(bad), 1)
+    with pytest.raises(ValueError, match="items must be floats, integers or truth values"):
+        module.convert(cross(torch.zeros(3, dtype=torch.complex64)), cross(torch.zeros(3)))
+    with pytest.raises(ValueError, match="float32, float16 or bfloat16, got int64"):
+        module.convert(cross(torch.zeros(3, dtype=torch.int64)), cross(torch.zeros(3)))
+
+
+def test_capsules_do_not_leak():
+    torch = pytest.importorskip("torch")
+    from detrx.ops.cross import cross
+
+    array, out = np.ones(8, np.float32), torch.empty(8)
+    before = sys.getrefcount(array)
+    tensor = torch.from_numpy(array)
+    for _ in range(9):
+        native.load().convert(cross(tensor), cross(out))
+    del tensor
+    assert sys.getrefcount(array) == before
