@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Top to bottom; an import only looks down.
 FLOORS = (
+    {"__main__"},
     {"cli"},
     {"train"},
     {"evaluation", "bench", "doctor", "explain", "demo"},
@@ -28,7 +29,7 @@ FLOORS = (
     {"detector"},
     {"losses", "export", "runtime"},
     {"data", "models", "ops", "draw", "preprocess", "images"},
-    {"native", "types", "tensors", "boxes", "callable_package"},
+    {"native", "types", "tensors", "boxes", "picture_header", "callable_package"},
     {"errors"},
 )
 HEIGHT = {room: -level for level, rooms in enumerate(FLOORS) for room in rooms}
@@ -59,7 +60,7 @@ RUNTIME_HALF = (
     "__init__", "errors", "types", "native", "images", "preprocess", "detector", "draw", "bench", "doctor", "demo",
     "runtime/__init__", "runtime/backend", "runtime/onnx", "runtime/torch", "live/*",
     "data/catalog", "data/synthetic", "evaluation/coco",
-    "cli/main", "cli/detect", "cli/webcam", "cli/bench", "cli/doctor", "cli/demo",
+    "__main__", "cli/main", "cli/detect", "cli/webcam", "cli/bench", "cli/doctor", "cli/demo",
 )  # fmt: skip
 HEAVY = {
     "cv2", "faster_coco_eval", "matplotlib", "onnx", "onnxruntime", "pandas", "PIL", "pycocotools", "pycuda",

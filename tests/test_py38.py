@@ -14,8 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("numpy>=1.20", "tyro>=0.9", "rich>=13")
 MODULES = (
-    "types", "errors", "native", "images", "preprocess", "detector", "draw", "bench", "doctor", "demo",
-    "runtime.backend", "runtime.onnx", "runtime.torch",
+    "types", "errors", "native", "images", "picture_header", "preprocess", "detector", "draw",
+    "bench", "doctor", "demo", "__main__", "runtime.backend", "runtime.onnx", "runtime.torch",
     "live.frames", "live.source", "live.files", "live.camera", "live.scenes", "live.loop", "live.sink", "live.job",
     "cli.main", "cli.detect", "cli.webcam", "cli.bench", "cli.doctor", "cli.demo",
     "cli.data", "cli.eval", "cli.export",
