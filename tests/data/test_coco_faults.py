@@ -358,6 +358,19 @@ def test_row_26_a_key_named_twice_is_an_error(folder):
         read(folder, text[:-1] + ', "images": []}')
 
 
+@pytest.mark.parametrize(
+    ("text", "key", "byte"),
+    [
+        ('{"ä": "\\"a\\": {", "b": [{"c": 1}, {"c": "}"}], "c": 2, "b": 3}', "b", 56),
+        ('{"a": {"x": 1,\n "x" : 2}, "a": 3}', "x", 16),
+        (r'{"a": 1, "\u0061": 2}', "a", 9),
+    ],
+)
+def test_row_26_the_second_of_two_keys_is_named_by_its_byte(folder, text, key, byte):
+    with pytest.raises(DataError, match=f"key '{key}' twice, again at byte {byte}\\."):
+        read(folder, text.encode())
+
+
 def test_row_26_huge_numbers_are_an_error(folder):
     with pytest.raises(DataError):
         read(folder, '{"images": ' + "9" * 10_000 + "}")

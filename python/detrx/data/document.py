@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 from detrx.errors import DataError
 
 MAX_BYTES = 2 << 30
 """Larger files are refused. Parsed COCO JSON takes about 8 times its size in memory."""
 
+# A string, with the colon behind it where it is a key, or the bracket of an object.
+_KEY_OR_BRACKET = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|[{}]', re.DOTALL)
 _BOMS = {b"\xef\xbb\xbf": "UTF-8", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
@@ -24,7 +27,7 @@ def load_document(path: Path, *, max_bytes: int = MAX_BYTES) -> Any:
 
     Raises:
         DataError: unreadable, too large, not UTF-8, cut off or malformed (with the byte), nested too deeply,
-            or an object names a key twice.
+            or an object names a key twice (with the byte of the second).
     """
     data = _read(path, max_bytes)
     for mark, encoding in _BOMS.items():
@@ -42,7 +45,7 @@ def load_document(path: Path, *, max_bytes: int = MAX_BYTES) -> Any:
         kind = "the file is cut off" if byte >= len(data.rstrip()) - 1 else "malformed JSON"
         raise _refuse(path, f"{kind} at byte {byte} of {len(data)}: {error.msg}") from error
     except _DuplicateKeyError as error:
-        raise _refuse(path, str(error), "Keep one of the two.") from error
+        raise _refuse(path, _second_key(text) or str(error), "Keep one of the two.") from error
     except RecursionError as error:
         byte = _deepest(data)
         raise _refuse(path, f"it is nested too deeply (deepest at byte {byte})") from error
@@ -74,9 +77,28 @@ def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
         seen = set()
         for key, _ in pairs:
             if key in seen:
-                raise _DuplicateKeyError(f"an object names the key {key!r} twice: {str(found)[:120]}")
+                raise _DuplicateKeyError(f"an object names the key {key!r} twice")
             seen.add(key)
     return found
+
+
+def _second_key(text: str) -> Optional[str]:
+    """What is wrong, with the byte of the first key that its object has named before; the parser tells no places."""
+    objects: List[Set[str]] = []
+    for found in _KEY_OR_BRACKET.finditer(text):
+        string, colon = found.groups()
+        if string is None:
+            if found.group() == "{":
+                objects.append(set())
+            elif objects:
+                objects.pop()
+        elif colon and objects:
+            key = json.loads(string) if "\\" in string else string[1:-1]
+            if key in objects[-1]:
+                byte = len(text[: found.start()].encode("utf-8"))
+                return f"an object names the key {key!r} twice, again at byte {byte}"
+            objects[-1].add(key)
+    return None
 
 
 def _deepest(data: bytes) -> int:
