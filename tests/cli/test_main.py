@@ -117,6 +117,32 @@ def test_webcam_prints_lines_without_a_window(model: str, capsys: pytest.Capture
     assert "1 disc, 1 ring, 1 star" in out
 
 
+SCENES = "test://shapes?size=64x96&frames=2"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--model", "MODEL", SCENES],
+        ["--source", SCENES, "--model", "MODEL"],
+        [f"--source={SCENES}", "--model=MODEL"],
+    ],
+)
+@pytest.mark.parametrize("command", [["webcam", "--no-window"], ["detect", "--out", "OUT"]])
+def test_the_source_stands_anywhere_with_a_name_or_without(
+    command: list[str], args: list[str], model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"MODEL": model, "OUT": str(tmp_path / "out")}
+    given = [word.replace("MODEL", model) for word in args]
+    assert main([*(places.get(word, word) for word in command), *given]) == 0
+    assert "2 frames" in capsys.readouterr().out
+
+
+def test_a_source_without_a_value_is_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["webcam", "--source"]) == 2
+    assert "--source must be followed by a value" in capsys.readouterr().err
+
+
 def test_bench_prints_a_table(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--model", model, "--frames", "3", "--warmup", "0"]) == 0
     out = capsys.readouterr().out
@@ -139,6 +165,15 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     finally:
         os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_python_m_detrx_is_the_command() -> None:
+    command = [sys.executable, "-m", "detrx"]
+    listed = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=60)
+    assert listed.stdout == f"detrx {detrx.__version__}\n"
+    refused = subprocess.run([*command, "dtect"], capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2
+    assert "did you mean `detrx detect`?" in refused.stderr
 
 
 def test_blocks_draw_two_pixels_to_a_character() -> None:

@@ -50,7 +50,7 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:
     file.write_text("wieghts: a.pth\n")
     with pytest.raises(ConfigError, match="nearest is weights"):
         parse([f"--config={file}"])
-    with pytest.raises(ConfigError, match="followed by a file"):
+    with pytest.raises(ConfigError, match="followed by a value"):
         parse(["--config"])
 
 

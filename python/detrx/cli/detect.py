@@ -7,12 +7,16 @@ from typing import Sequence
 import tyro
 
 from detrx.cli.live_line import LiveLine, announce
+from detrx.cli.options import source_first
 from detrx.live.job import DetectConfig, detect
 
 
 def run(args: Sequence[str]) -> int:
     config = tyro.cli(
-        DetectConfig, args=args, prog="detrx detect", config=(tyro.conf.PositionalRequiredArgs,)
+        DetectConfig,
+        args=source_first(args),
+        prog="detrx detect",
+        config=(tyro.conf.PositionalRequiredArgs,),
     )
     with LiveLine() as line:
         report = detect(config, on_ready=announce, on_frame=line.update)

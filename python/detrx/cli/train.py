@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, List, Optional, Sequence
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from detrx.errors import ConfigError
+from detrx.cli.options import take_option
 from detrx.train.config import TrainConfig
 from detrx.train.config_file import config_from, differences, plain, read_config, read_settings
 from detrx.train.folder import CONFIG
@@ -40,7 +40,7 @@ def parse(args: Sequence[str]) -> TrainConfig:
     Raises:
         ConfigError: a file that cannot be read, an unknown key, or a value that does not fit.
     """
-    rest, file = _take_option(args, "--config")
+    rest, file = take_option(args, "--config")
     path = Path(file) if file else _resumed_config(rest)
     base = read_config(path) if path else TrainConfig()
     if path and not file:  # the folder may have moved since it was written down
@@ -59,27 +59,10 @@ def parse(args: Sequence[str]) -> TrainConfig:
     return config_from(plain(found))  # options are checked as strictly as a file
 
 
-def _take_option(args: Sequence[str], name: str) -> Tuple[List[str], Optional[str]]:
-    """The arguments without an option of the form ``name VALUE`` or ``name=VALUE``, and its value."""
-    rest: List[str] = []
-    value: Optional[str] = None
-    items = iter(args)
-    for item in items:
-        if item == name:
-            value = next(items, None)
-            if value is None:
-                raise ConfigError(f"[config] {name} must be followed by a file")
-        elif item.startswith(name + "="):
-            value = item[len(name) + 1 :]
-        else:
-            rest.append(item)
-    return rest, value
-
-
 def _resumed_config(args: Sequence[str]) -> Optional[Path]:
     """The settings of the run that is to go on, so that they need not be typed again."""
-    _, resume = _take_option(args, "--resume")
-    _, out = _take_option(args, "--out")
+    _, resume = take_option(args, "--resume")
+    _, out = take_option(args, "--out")
     place = out if resume == "auto" else resume
     if not place:
         return None

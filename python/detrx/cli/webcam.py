@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import List, Sequence
+from typing import Sequence
 
 import tyro
 
 from detrx.cli.live_line import announce, say
+from detrx.cli.options import source_first
 from detrx.live.job import WatchConfig, watch
 from detrx.live.loop import FrameTimes
 from detrx.types import Detections, Frame
@@ -26,16 +27,10 @@ class _Lines:
 
 
 def run(args: Sequence[str]) -> int:
-    config = tyro.cli(WatchConfig, args=_named_source(args), prog="detrx webcam")
+    config = tyro.cli(WatchConfig, args=source_first(args), prog="detrx webcam")
     report = watch(config, on_ready=announce, on_frame=None if config.window else _Lines().update)
     print(
         f"{report.frames} frames at {report.fps:.1f}/s, {report.times.milliseconds('frame'):.1f} ms each (p50), "
         f"{report.dropped} dropped because the model was busy"
     )
     return 130 if report.ended == "interrupted" else 0
-
-
-def _named_source(args: Sequence[str]) -> List[str]:
-    """``detrx webcam 0`` means ``--source 0``."""
-    named = bool(args) and not args[0].startswith("-")
-    return ["--source", *args] if named else list(args)

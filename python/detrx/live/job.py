@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, List, Optional, Tuple
 
+from tyro.conf import Positional
+
 from detrx.detector import Detector
 from detrx.errors import ConfigError, SourceError
 from detrx.live.frames import Source, redact
@@ -32,7 +34,8 @@ class DetectConfig:
     """Find objects in a picture, folder, glob, video, camera or stream, and write them down."""
 
     source: str
-    """photo.jpg, photos/, 'photos/*.jpg', a.mp4, 0, rtsp://..., or test://shapes?frames=100."""
+    """photo.jpg, photos/, 'photos/*.jpg', a.mp4, 0, rtsp://..., or test://shapes?frames=100; --source before it is
+    understood too."""
     model: str = "demo"
     """An .onnx file, weights (.safetensors, .pt), a run folder, or "demo"."""
     out: Optional[Path] = None
@@ -61,8 +64,8 @@ class DetectConfig:
 class WatchConfig:
     """A camera in a window, with what the model finds in it; q or Escape ends."""
 
-    source: str = "0"
-    """0, /dev/video0, rtsp://..., a.mp4, or test://shapes?live=1."""
+    source: Positional[str] = "0"
+    """0, /dev/video0, rtsp://..., a.mp4, or test://shapes?live=1; --source before it is understood too."""
     model: str = "demo"
     """An .onnx file, weights (.safetensors, .pt), a run folder, or "demo"."""
     threshold: float = 0.4
