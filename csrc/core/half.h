@@ -11,13 +11,13 @@
 
 namespace detrx {
 
-DETRX_INLINE float float_of_bits(std::uint32_t bits) {
+DETRX_HD DETRX_INLINE float float_of_bits(std::uint32_t bits) {
   float value;
   std::memcpy(&value, &bits, sizeof value);
   return value;
 }
 
-DETRX_INLINE std::uint32_t bits_of_float(float value) {
+DETRX_HD DETRX_INLINE std::uint32_t bits_of_float(float value) {
   std::uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
   return bits;
@@ -31,14 +31,14 @@ struct Bfloat16 {
   std::uint16_t bits;
 };
 
-DETRX_INLINE float to_float(float value) { return value; }
+DETRX_HD DETRX_INLINE float to_float(float value) { return value; }
 
-DETRX_INLINE float to_float(Bfloat16 value) {
+DETRX_HD DETRX_INLINE float to_float(Bfloat16 value) {
   return float_of_bits(static_cast<std::uint32_t>(value.bits) << 16);
 }
 
 // Exact; without branches, so that loops over it become vector code.
-DETRX_INLINE float to_float(Half value) {
+DETRX_HD DETRX_INLINE float to_float(Half value) {
   constexpr float kRebias = 5.192296858534828e33F;  // 2^112: exponents are kept 112 lower
   const std::uint32_t sign = static_cast<std::uint32_t>(value.bits & 0x8000U) << 16;
   const std::uint32_t size = static_cast<std::uint32_t>(value.bits & 0x7fffU) << 13;
@@ -49,15 +49,15 @@ DETRX_INLINE float to_float(Half value) {
 
 // Rounds to the nearest, ties to even, as hardware does; NaN stays NaN.
 template <typename T>
-DETRX_INLINE T from_float(float value);
+DETRX_HD DETRX_INLINE T from_float(float value);
 
 template <>
-DETRX_INLINE float from_float<float>(float value) {
+DETRX_HD DETRX_INLINE float from_float<float>(float value) {
   return value;
 }
 
 template <>
-DETRX_INLINE Bfloat16 from_float<Bfloat16>(float value) {
+DETRX_HD DETRX_INLINE Bfloat16 from_float<Bfloat16>(float value) {
   const std::uint32_t bits = bits_of_float(value);
   const std::uint32_t rounded = (bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16;
   const bool is_nan = (bits & 0x7fffffffU) > 0x7f800000U;
@@ -65,7 +65,7 @@ DETRX_INLINE Bfloat16 from_float<Bfloat16>(float value) {
 }
 
 template <>
-DETRX_INLINE Half from_float<Half>(float value) {
+DETRX_HD DETRX_INLINE Half from_float<Half>(float value) {
   const std::uint32_t bits = bits_of_float(value);
   const std::uint32_t size = bits & 0x7fffffffU;
   std::uint32_t half;

@@ -3,12 +3,12 @@
 // the CPU is marked DETRX_HD.
 #pragma once
 
+#define DETRX_INLINE inline __attribute__((always_inline))
+
 #if defined(__CUDACC__)
 #define DETRX_HD __host__ __device__
-#define DETRX_INLINE __host__ __device__ __forceinline__
 #else
 #define DETRX_HD
-#define DETRX_INLINE inline __attribute__((always_inline))
 #endif
 
 #if defined(__x86_64__) && defined(__GNUC__)
