@@ -1,0 +1,169 @@
+// Exponential and logarithm on vectors, for the bodies that core/inline.h compiles for several
+// instruction sets. Everything is passed by reference: vectors wider than the machine's registers
+// have no calling convention.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "core/half.h"
+#include "core/inline.h"
+
+namespace detrx {
+
+// Count floats at a time: 16 in a DETRX_AVX512 entry, 8 in a DETRX_AVX2 entry, 4 elsewhere.
+template <int Count>
+struct FloatLanes {
+  static constexpr int kCount = Count;
+  typedef float Floats __attribute__((vector_size(4 * Count)));
+  typedef std::uint32_t Words __attribute__((vector_size(4 * Count)));
+  typedef std::uint16_t Shorts __attribute__((vector_size(2 * Count)));
+};
+
+template <typename Lanes>
+DETRX_INLINE void load_floats(const float* from, typename Lanes::Floats& to) {
+  std::memcpy(&to, from, sizeof to);
+}
+
+template <typename Lanes>
+DETRX_INLINE void load_floats(const Bfloat16* from, typename Lanes::Floats& to) {
+  typename Lanes::Shorts narrow;
+  std::memcpy(&narrow, from, sizeof narrow);
+  const auto bits = __builtin_convertvector(narrow, typename Lanes::Words) << 16;
+  std::memcpy(&to, &bits, sizeof to);
+}
+
+// As to_float(Half) does it.
+template <typename Lanes>
+DETRX_INLINE void load_floats(const Half* from, typename Lanes::Floats& to) {
+  using Words = typename Lanes::Words;
+  typename Lanes::Shorts narrow;
+  std::memcpy(&narrow, from, sizeof narrow);
+  const Words wide = __builtin_convertvector(narrow, Words);
+  const Words size = (wide & 0x7fffU) << 13;
+  typename Lanes::Floats scaled;
+  std::memcpy(&scaled, &size, sizeof scaled);
+  scaled *= 5.192296858534828e33F;  // 2^112
+  Words finite;
+  std::memcpy(&finite, &scaled, sizeof finite);
+  const Words bits = (size >= 0x0f800000U ? size | 0x7f800000U : finite) | ((wide & 0x8000U) << 16);
+  std::memcpy(&to, &bits, sizeof to);
+}
+
+template <typename Lanes>
+DETRX_INLINE void store_floats(const typename Lanes::Floats& from, float* to) {
+  std::memcpy(to, &from, sizeof from);
+}
+
+// As from_float<Bfloat16> does it.
+template <typename Lanes>
+DETRX_INLINE void store_floats(const typename Lanes::Floats& from, Bfloat16* to) {
+  using Words = typename Lanes::Words;
+  Words bits;
+  std::memcpy(&bits, &from, sizeof bits);
+  const Words rounded = (bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16;
+  const Words chosen = (bits & 0x7fffffffU) > 0x7f800000U ? (bits >> 16) | 0x40U : rounded;
+  const auto narrow = __builtin_convertvector(chosen, typename Lanes::Shorts);
+  std::memcpy(to, &narrow, sizeof narrow);
+}
+
+// As from_float<Half> does it.
+template <typename Lanes>
+DETRX_INLINE void store_floats(const typename Lanes::Floats& from, Half* to) {
+  using Words = typename Lanes::Words;
+  using Floats = typename Lanes::Floats;
+  Words bits;
+  std::memcpy(&bits, &from, sizeof bits);
+  const Words size = bits & 0x7fffffffU;
+  Floats small;
+  std::memcpy(&small, &size, sizeof small);
+  small += 0.5F;
+  Words subnormal;
+  std::memcpy(&subnormal, &small, sizeof subnormal);
+  const Words normal = (size - 0x38000000U + 0xfffU + ((size >> 13) & 1U)) >> 13;
+  Words chosen = size < 0x38800000U ? subnormal - 0x3f000000U : normal;
+  chosen = size >= 0x47800000U ? Words{} + 0x7c00U : chosen;
+  chosen = size > 0x7f800000U ? Words{} + 0x7e00U : chosen;
+  chosen |= (bits >> 16) & 0x8000U;
+  const auto narrow = __builtin_convertvector(chosen, typename Lanes::Shorts);
+  std::memcpy(to, &narrow, sizeof narrow);
+}
+
+// The first `count` < Lanes::kCount items, the other lanes at fill.
+template <typename Lanes, typename Item>
+DETRX_INLINE void load_some(const Item* from, std::int64_t count, float fill,
+                            typename Lanes::Floats& to) {
+  to = typename Lanes::Floats{} + fill;
+  for (std::int64_t lane = 0; lane < count; ++lane) to[lane] = to_float(from[lane]);
+}
+
+template <typename Lanes, typename Item>
+DETRX_INLINE void store_some(const typename Lanes::Floats& from, std::int64_t count, Item* to) {
+  for (std::int64_t lane = 0; lane < count; ++lane) to[lane] = from_float<Item>(from[lane]);
+}
+
+template <typename Lanes>
+DETRX_INLINE float sum_lanes(const typename Lanes::Floats& x) {
+  float sums[Lanes::kCount];
+  std::memcpy(sums, &x, sizeof sums);
+  for (int half = Lanes::kCount / 2; half > 0; half /= 2) {
+    for (int lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
+  }
+  return sums[0];
+}
+
+// e to the x in [0, 1] for x <= 0, to 2e-7 of itself; below -87.3 it is 1.2e-38, and NaN stays NaN.
+template <typename Lanes>
+DETRX_INLINE void exp_of_nonpositive(const typename Lanes::Floats& x,
+                                     typename Lanes::Floats& result) {
+  using Floats = typename Lanes::Floats;
+  using Words = typename Lanes::Words;
+  constexpr float kRounder = 12582912.0F;  // 1.5 * 2^23: adding it leaves the nearest integer
+  const Floats y = x < -87.3F ? Floats{} - 87.3F : x;
+  const Floats shifted = y * 1.44269504F + kRounder;
+  const Floats power = shifted - kRounder;
+  const Floats rest = (y - power * 0.693359375F) - power * -2.12194440e-4F;  // in +- ln(2) / 2
+  // Minimax for the relative error of 1 + rest + rest^2 * polynomial: 3e-9.
+  Floats series = rest * 1.3814459e-3F + 8.3687799e-3F;
+  series = series * rest + 4.1668393e-2F;
+  series = series * rest + 1.66665196e-1F;
+  series = series * rest + 4.9999994e-1F;
+  series = series * rest + 1.0F;
+  series = series * rest + 1.0F;
+  Words exponent;
+  std::memcpy(&exponent, &shifted, sizeof exponent);
+  exponent = (exponent << 23) + 0x3f800000U;
+  Floats scale;
+  std::memcpy(&scale, &exponent, sizeof scale);
+  result = series * scale;
+}
+
+// The sigmoid of x, and softplus(x) = log(1 + e^x) = -log(1 - sigmoid(x)), each to 3e-7 of itself;
+// softplus(-x) is softplus(x) - x. NaN stays NaN.
+template <typename Lanes>
+DETRX_INLINE void sigmoid_softplus(const typename Lanes::Floats& x, typename Lanes::Floats& sigmoid,
+                                   typename Lanes::Floats& softplus) {
+  using Floats = typename Lanes::Floats;
+  using Words = typename Lanes::Words;
+  Words bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  bits |= 0x80000000U;
+  Floats far;  // -|x|
+  std::memcpy(&far, &bits, sizeof far);
+  Floats e;
+  exp_of_nonpositive<Lanes>(far, e);
+  // One division serves both 1 / (1 + e) and u = e / (2 + e); log(1 + e) = 2 atanh(u).
+  const Floats one = 1.0F + e, two = 2.0F + e;
+  const Floats inverse = 1.0F / (one * two);
+  const Floats large = two * inverse, u = e * one * inverse;
+  const Floats square = u * u;
+  // Minimax on u in [0, 1/3]: 4e-9.
+  Floats series = square * 2.8192249e-1F + 2.7957529e-1F;
+  series = series * square + 4.0025124e-1F;
+  series = series * square + 6.6666311e-1F;
+  series = series * square + 2.0F;
+  softplus = series * u + (x < 0 ? Floats{} : x);
+  sigmoid = x < 0 ? e * large : large;
+}
+
+}  // namespace detrx
