@@ -12,6 +12,7 @@ from detrx.data import geometry
 from detrx.data.augment import AugmentConfig
 from detrx.data.synthetic import Scenes
 from detrx.data.transforms import TrainTransform, draw_colour, normalise, recolour, to_sample, warp
+from detrx.errors import ConfigError
 from detrx.preprocess import letterbox
 from detrx.tensors import Sample
 
@@ -133,6 +134,21 @@ def test_a_torchvision_transform_takes_part():
     torch.testing.assert_close(b.pixels, a.pixels.flip(1))
     torch.testing.assert_close(b.boxes[:, 1], 1 - a.boxes[:, 1])
     torch.testing.assert_close(b.boxes[:, [0, 2, 3]], a.boxes[:, [0, 2, 3]])
+
+
+@pytest.mark.parametrize(
+    ("extra", "found"),
+    [
+        (v2.ToDtype(torch.float32, scale=True), r"found torch.float32 \(3, \d+, \d+\) and boxes, labels"),
+        (v2.Resize((32, 32)), r"found torch.uint8 \(3, 32, 32\)"),
+        (lambda image, truth: (image, {"boxes": truth["boxes"]}), "and boxes;"),
+        (lambda image, truth: image, "found Image"),
+    ],
+)
+def test_an_extra_transform_that_answers_with_something_else_is_an_error(extra, found):
+    transform = TrainTransform(CANVAS, AugmentConfig.off(), extra=extra)
+    with pytest.raises(ConfigError, match=f"an extra transform must answer with.*{found}"):
+        transform(scene(3), rng=np.random.default_rng(0), companion=scene)
 
 
 def test_the_largest_boxes_stay_where_there_are_too_many():

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torchvision.transforms import v2
 
 import detrx
 from detrx.errors import ConfigError, DataError, TrainingError
@@ -68,6 +69,48 @@ def test_the_log_counts_on(quick: TrainConfig) -> None:
     assert last["event"] == "evaluation"
     assert last["step"] == 8
     assert "per_class" in last
+
+
+def test_an_extra_transform_sees_every_training_picture(
+    quick: TrainConfig, capfd: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    class Blacken(v2.Transform):
+        def forward(self, image: Any, truth: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            seen.append((image.dtype, tuple(image.shape), len(truth["boxes"]), len(truth["labels"])))
+            return torch.zeros_like(image), truth
+
+    result = detrx.train(quick, epochs=1, extra_transform=v2.Compose([Blacken()]))
+    assert seen == [(torch.uint8, (3, 64, 64), 2, 2)] * 4
+    assert "extra transform: Compose" in capfd.readouterr().err
+    black = read_checkpoint(result.folder / "last.safetensors").tensors
+    plain = read_checkpoint(train(quick, epochs=1, out=f"{quick.out}-plain", quiet=True).best).tensors
+    weights = next(name for name in plain if name.endswith("conv_stem.weight") and name.startswith("model."))
+    assert not torch.equal(black[weights], plain[weights])
+
+
+def test_an_extra_transform_that_is_none_is_refused_before_a_folder_is_made(quick: TrainConfig) -> None:
+    with pytest.raises(
+        ConfigError, match=r"extra_transform must be a transform of torchvision\.transforms\.v2"
+    ):
+        detrx.train(quick, extra_transform="flip")  # type: ignore[arg-type]
+    assert not Path(quick.out).exists()
+
+
+def test_pictures_in_both_splits_are_said_once_before_the_first_step(
+    quick: TrainConfig, scenes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = shutil.copytree(scenes, tmp_path / "scenes")
+    train(quick, data=root, epochs=1)
+    assert "leak" not in capfd.readouterr().err
+    for number in (1, 3):
+        shutil.copy(root / "train" / "2.png", root / "valid" / f"{number}.png")
+    train(quick, data=root, epochs=1, out=tmp_path / "again")
+    said = capfd.readouterr().err
+    assert said.count("leak") == 1
+    assert "leak: 2 of the 4 pictures" in said
+    assert "train/2.png = " in said
 
 
 def test_a_wall_clock_budget_is_kept(quick: TrainConfig) -> None:

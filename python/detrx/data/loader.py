@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from detrx.data.augment import AugmentConfig
 from detrx.data.coco import Dataset, ImageRecord
-from detrx.data.transforms import Prepared, TrainTransform, to_sample
+from detrx.data.transforms import ExtraTransform, Prepared, TrainTransform, to_sample
 from detrx.errors import ConfigError, DataError
 from detrx.images import opencv, read_image
 from detrx.preprocess import MEAN, STD
@@ -44,7 +44,7 @@ class TrainLoader:
         std: Sequence[float] = STD,
         cache_mb: int = 512,
         max_bad: float = 0.01,
-        transform: TrainTransform | None = None,
+        extra: ExtraTransform | None = None,
     ) -> None:
         """
         Args:
@@ -53,7 +53,7 @@ class TrainLoader:
             workers: threads that prepare pictures; 0: in the calling thread.
             cache_mb: keep decoded pictures up to so many MB.
             max_bad: largest share, in [0, 1], of pictures that turn out broken when they are decoded.
-            transform: in place of the one made from canvas, augment, mean and std.
+            extra: run on each prepared canvas and its boxes, as TrainTransform says.
 
         Raises:
             ConfigError: batch is not positive.
@@ -71,7 +71,7 @@ class TrainLoader:
         self.batch = batch
         self.seed = seed
         self.workers = workers
-        self.transform = transform or TrainTransform(canvas, augment or AugmentConfig(), mean=mean, std=std)
+        self.transform = TrainTransform(canvas, augment or AugmentConfig(), mean=mean, std=std, extra=extra)
         self.samples = SampleCache(dataset, canvas=canvas, megabytes=cache_mb, max_bad=max_bad)
         if self.transform.augment.plain:
             self.samples.shrink = False

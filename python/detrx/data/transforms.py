@@ -19,11 +19,19 @@ from torch import Tensor
 
 from detrx.data import geometry
 from detrx.data.augment import AugmentConfig
+from detrx.errors import ConfigError
 from detrx.images import opencv
 from detrx.preprocess import MEAN, PAD_VALUE, STD, letterbox_image
 from detrx.tensors import Sample
 
 Pixels = NDArray[np.uint8]
+ExtraTransform = Callable[[Any, "dict[str, Any]"], Any]
+"""A transform of torchvision.transforms.v2, or a Compose of them, which runs after the warp, mosaic and colours.
+
+It gets a uint8 Image of the canvas and {"boxes": BoundingBoxes, "labels": Tensor}, and answers with both, the picture
+of the same type and size; boxes that it empties are dropped. It draws from torch's global generator, so that a run
+with one is the same again only without worker threads.
+"""
 _LUMA = np.array([0.299, 0.587, 0.114])
 _TO_YIQ = np.array([_LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
@@ -62,15 +70,14 @@ class TrainTransform:
         *,
         mean: Sequence[float] = MEAN,
         std: Sequence[float] = STD,
-        extra: Callable[[Any, dict[str, Any]], Any] | None = None,
+        extra: ExtraTransform | None = None,
     ) -> None:
         """
         Args:
             canvas: (height, width) in pixels.
             mean: per channel RGB, in [0, 1].
             std: per channel RGB, in (0, 1].
-            extra: a torchvision.transforms.v2 transform of (Image, {"boxes", "labels"}), run after the warp. It draws
-                from torch's global generator, so it takes part in repeatability only without worker threads.
+            extra: runs last, before the pixels are normalised.
         """
         self.canvas = canvas
         self.augment = augment
@@ -248,8 +255,12 @@ def _mix(a: Canvas, b: Canvas, share: float) -> Canvas:
     return Canvas(image, np.concatenate((a.boxes, b.boxes)), np.concatenate((a.labels, b.labels)))
 
 
-def _with_torchvision(found: Canvas, extra: Callable[[Any, dict[str, Any]], Any]) -> Canvas:
-    """Run a torchvision.transforms.v2 transform; boxes that it empties are dropped."""
+def _with_torchvision(found: Canvas, extra: ExtraTransform) -> Canvas:
+    """Run a torchvision.transforms.v2 transform; boxes that it empties are dropped.
+
+    Raises:
+        ConfigError: what it answers with is no uint8 picture of the same size, beside its boxes and labels.
+    """
     from torchvision import tv_tensors
     from torchvision.transforms import v2
 
@@ -257,6 +268,21 @@ def _with_torchvision(found: Canvas, extra: Callable[[Any, dict[str, Any]], Any]
     corners = tv_tensors.BoundingBoxes(found.boxes, format="XYXY", canvas_size=size)
     truth = {"boxes": corners, "labels": torch.from_numpy(found.labels)}
     image = tv_tensors.Image(torch.from_numpy(found.image).permute(2, 0, 1))
-    moved, truth = v2.SanitizeBoundingBoxes()(*extra(image, truth))
+    moved, truth = v2.SanitizeBoundingBoxes()(*_answer(extra, image, truth))
     pixels = np.ascontiguousarray(moved.permute(1, 2, 0).numpy())
     return Canvas(pixels, truth["boxes"].numpy(), truth["labels"].numpy())
+
+
+def _answer(extra: ExtraTransform, image: Tensor, truth: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+    found = extra(image, truth)
+    if isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], Tensor):
+        moved, truth = found
+        if moved.dtype == torch.uint8 and moved.shape == image.shape and {"boxes", "labels"} <= set(truth):
+            return moved, truth
+        what = f"{moved.dtype} {tuple(moved.shape)} and {', '.join(truth)}"
+    else:
+        what = type(found).__name__
+    raise ConfigError(
+        f"[train] an extra transform must answer with (a uint8 picture {tuple(image.shape)}, boxes and labels), "
+        f"found {what}; leave ToDtype, Normalize and Resize to detrx"
+    )

@@ -13,7 +13,8 @@ import torch
 
 import detrx
 from detrx.data.coco import Dataset
-from detrx.errors import CheckpointError
+from detrx.data.leaks import leaks
+from detrx.errors import CheckpointError, ConfigError
 from detrx.evaluation.coco import Metrics, Prediction
 from detrx.evaluation.run import ModelBackend, evaluate_backend
 from detrx.models.checkpoint import load_model
@@ -46,6 +47,7 @@ from detrx.types import ModelInfo
 
 if TYPE_CHECKING:
     from detrx.data.loader import TrainLoader
+    from detrx.data.transforms import ExtraTransform
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def train(
     workers: int | None = None,
     seed: int | None = None,
     resume: str | Path | None = None,
+    extra_transform: ExtraTransform | None = None,
     quiet: bool = False,
 ) -> RunResult:
     """Train a detector on a COCO data set.
@@ -92,10 +95,12 @@ def train(
 
     Args:
         config: every setting, see TrainConfig.
+        extra_transform: a torchvision.transforms.v2 transform for each training picture and its boxes, after detrx's
+            own; see detrx.data.transforms.ExtraTransform. Give it again with ``resume``: no file holds it.
         quiet: say nothing; the log files are written all the same.
 
     Raises:
-        ConfigError: a setting that is out of range, or a run folder that is taken.
+        ConfigError: a setting or transform that does not fit, or a run folder that is taken.
         DataError: the data set cannot be read.
         CheckpointError: weights cannot be read, do not fit, or cannot be written.
         TrainingError: losses stay NaN or infinite.
@@ -121,11 +126,17 @@ def train(
         name: str(v) if isinstance(v, Path) else v for name, v in given.items() if v is not None
     }
     with Report(quiet=quiet) as report:
-        return run(dataclasses.replace(config or TrainConfig(), **changes), report)
+        return run(
+            dataclasses.replace(config or TrainConfig(), **changes), report, extra_transform=extra_transform
+        )
 
 
-def run(config: TrainConfig, report: Report) -> RunResult:
+def run(config: TrainConfig, report: Report, *, extra_transform: ExtraTransform | None = None) -> RunResult:
     """Train as ``config`` says and tell ``report``; see train."""
+    if extra_transform is not None and not callable(extra_transform):
+        raise ConfigError(
+            f"[train] extra_transform must be a transform of torchvision.transforms.v2, found {extra_transform!r}"
+        )
     if config.threads:
         torch.set_num_threads(config.threads)
     device = choose_device(config.device)
@@ -139,7 +150,9 @@ def run(config: TrainConfig, report: Report) -> RunResult:
         before = saved.checkpoint.info if saved else start[1] if start else None
         shape = model_config(config, _shape_before(config, saved, start))
         info = describe(config, data.train, before=before)
-        loader = make_loader(config, data.train, info)
+        loader = make_loader(config, data.train, info, extra=extra_transform)
+        if extra_transform is not None:
+            report.say(f"extra transform: {extra_transform!r}")
         config = _with_length(config, batches=len(loader))
         _say_start(report, config, data, device, folder)
         if saved:
@@ -333,3 +346,16 @@ def _say_start(
             report.say(f"{dataset.annotation_file}: {line}")
     if data.val is data.train:
         report.say(f"warning: there is no split {config.val_split!r}, so scores are of the training pictures")
+    else:
+        _warn_of_leaks(report, data)
+
+
+def _warn_of_leaks(report: Report, data: Data) -> None:
+    """Once, before the first step; the run goes on, for a handful of them does little harm."""
+    found = leaks(data.train, data.val)
+    if found:
+        first, again = found[0]
+        report.say(
+            f"warning: leak: {len(found)} of the {len(data.val)} pictures that the run is scored on are trained on "
+            f"too, so scores will be too good; the first: {first} = {again}; `detrx data check` lists them"
+        )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from detrx.data.catalog import open_dataset, splits
 from detrx.data.coco import Dataset
 from detrx.data.loader import TrainLoader, default_workers
+from detrx.data.transforms import ExtraTransform
 from detrx.errors import CheckpointError, ConfigError, DataError, DeviceError
 from detrx.losses.config import LossConfig
 from detrx.models.backbone import load_backbone_weights
@@ -151,7 +152,10 @@ def take_weights(model: nn.Module, other: nn.Module) -> tuple[int, int]:
     return len(fitting), len(own) - len(fitting)
 
 
-def make_loader(config: TrainConfig, train: Dataset, info: ModelInfo) -> TrainLoader:
+def make_loader(
+    config: TrainConfig, train: Dataset, info: ModelInfo, *, extra: ExtraTransform | None = None
+) -> TrainLoader:
+    """The batches of a run; ``extra`` transforms each picture after detrx's own augmentation."""
     return TrainLoader(
         train,
         canvas=config.canvas,
@@ -161,6 +165,7 @@ def make_loader(config: TrainConfig, train: Dataset, info: ModelInfo) -> TrainLo
         workers=default_workers() if config.workers is None else config.workers,
         mean=info.mean,
         std=info.std,
+        extra=extra,
     )
 
 
