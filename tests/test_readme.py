@@ -34,7 +34,7 @@ COMMANDS = sorted(
 @lru_cache(maxsize=None)
 def help_of(*command: str) -> str:
     done = subprocess.run(
-        [Path(sys.executable).with_name("detrx"), *command, "--help"],
+        [sys.executable, "-m", "detrx", *command, "--help"],
         capture_output=True,
         text=True,
         check=False,
