@@ -5,7 +5,8 @@
 
 namespace py = pybind11;
 
-PYBIND11_MODULE(_C, m) {
+// Free of the GIL: a call touches its arguments, scratch of its thread, and a pool behind a mutex.
+PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.doc() = "Native kernels of detrx.";
   m.attr("__version__") = DETRX_VERSION;
   m.attr("BUILT_WITH") = py::make_tuple(DETRX_BUILT_WITH);

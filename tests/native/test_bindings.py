@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import multiprocessing
+import runpy
+import subprocess
 import sys
+import sysconfig
 import threading
-import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from detrx import native
+
+ticks = runpy.run_path(str(Path(__file__).parents[1] / "tick_rate.py"))
+tick_rate = ticks["tick_rate"]
+needs_two_cores = pytest.mark.skipif(
+    ticks["cores"]() < 2, reason="on one core the call and Python's thread share it"
+)
 
 
 def problem(problems=3, targets=4, queries=9):
@@ -54,28 +63,26 @@ def test_a_wrong_type_rank_or_owner_is_refused():
         module.assign(cost, counts, match, bad, 1)
 
 
-def test_python_ticks_during_a_long_native_call():
+@needs_two_cores
+def test_python_goes_on_during_a_long_native_call():
     rng = np.random.default_rng(0)
-    cost = np.ones((40, 150, 300), np.float32) + rng.random((40, 150, 1), np.float32)
-    cost += rng.random((40, 1, 300), np.float32) + 0.01 * rng.random(cost.shape, np.float32)
-    counts, match, bad = np.full(40, 150, np.int32), np.empty((40, 150), np.int64), np.empty(40, np.int64)
-    ticks, stop = [], threading.Event()
+    cost = np.ones((60, 150, 300), np.float32) + rng.random((60, 150, 1), np.float32)
+    cost += rng.random((60, 1, 300), np.float32) + 0.01 * rng.random(cost.shape, np.float32)
+    counts, match, bad = np.full(60, 150, np.int32), np.empty((60, 150), np.int64), np.empty(60, np.int64)
+    assert tick_rate(lambda: native.load().assign(cost, counts, match, bad, 1), enough=0.8) >= 0.8
 
-    def tick():
-        while not stop.wait(0.001):
-            ticks.append(time.perf_counter())
 
-    clock = threading.Thread(target=tick)
-    clock.start()
-    start = time.perf_counter()
-    while time.perf_counter() - start < 0.05:
-        called = time.perf_counter()
-        native.load().assign(cost, counts, match, bad, 1)
-        returned = time.perf_counter()
-    stop.set()
-    clock.join()
-    inside = [t for t in ticks if called < t < returned]
-    assert len(inside) >= 3, f"{len(inside)} ticks in {returned - called:.3f} s"
+@needs_two_cores
+def test_a_call_that_keeps_the_gil_would_be_seen():
+    assert tick_rate(lambda: sum(range(20_000_000)), enough=0.8, tries=2) < 0.5
+
+
+def test_free_threaded_python_stays_free():
+    if not sysconfig.get_config_var("Py_GIL_DISABLED"):
+        pytest.skip("this Python has a GIL")
+    code = "import sys; was = sys._is_gil_enabled(); import detrx._C; print(was, sys._is_gil_enabled())"
+    done = subprocess.run([sys.executable, "-X", "gil=0", "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "False"], done.stderr
 
 
 def test_many_python_threads_may_call_at_once():

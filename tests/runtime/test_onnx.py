@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from detrx.errors import ConfigError, DeviceError, ExportError, MissingBackendError
-from detrx.runtime.backend import open_backend
+from detrx.runtime.backend import find_model, open_backend
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 TINY: dict[str, Any] = runpy.run_path(str(Path(__file__).parents[1] / "tiny_model.py"))
+TICKS: dict[str, Any] = runpy.run_path(str(Path(__file__).parents[1] / "tick_rate.py"))
 write_model = TINY["write_model"]
 
 
@@ -28,6 +29,14 @@ def test_it_answers_with_raw(tmp_path: Path) -> None:
     np.testing.assert_allclose(raw.scores, [TINY["SCORES"], TINY["SCORES"] + 0.01], atol=1e-6)
     np.testing.assert_array_equal(raw.labels[1], TINY["LABELS"])
     assert raw.boxes.shape == (2, 4, 4)
+    backend.close()
+
+
+@pytest.mark.skipif(TICKS["cores"]() < 2, reason="on one core inference and Python's thread share it")
+def test_python_goes_on_during_inference() -> None:
+    backend = open_backend(find_model("demo"), device="cpu", threads=1)
+    pixels = np.zeros((1, 3, *backend.info.canvas), np.float32)
+    assert TICKS["tick_rate"](lambda: backend.infer(pixels), enough=0.8) >= 0.8
     backend.close()
 
 
