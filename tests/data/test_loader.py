@@ -58,6 +58,15 @@ def test_strong_changes_can_be_turned_off(dataset):
     assert not same(strong, load(dataset, workers=0, augment=augment, strong=False))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_strong_changes_may_end_inside_an_epoch(dataset, workers):
+    augment = AugmentConfig(mosaic=0.5, mixup=0.5)
+    mixed = load(dataset, workers=workers, augment=augment, strong=lambda number: number < 2)
+    strong, weak = (load(dataset, workers=0, augment=augment, strong=s) for s in (True, False))
+    assert same(mixed, strong[:2] + weak[2:])
+    assert not same(mixed, strong)
+
+
 def test_resuming_in_the_middle_gives_the_rest(dataset):
     assert same(load(dataset, workers=2)[1:], load(dataset, workers=2, start=1))
 

@@ -14,6 +14,7 @@ import torch
 from torchvision.transforms import v2
 
 import detrx
+from detrx.data.loader import TrainLoader
 from detrx.errors import ConfigError, DataError, TrainingError
 from detrx.models.checkpoint import read_checkpoint, save_checkpoint
 from detrx.train.config import TrainConfig
@@ -270,3 +271,16 @@ def test_no_warning_in_a_plain_run(quick: TrainConfig) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         train(dataclasses.replace(quick, epochs=1), quiet=True)
+
+
+def test_strong_changes_end_inside_an_epoch(quick: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    prepare = TrainLoader._prepare
+
+    def spy(loader: TrainLoader, epoch: int, order: Any, place: int, strong: bool) -> Any:
+        seen.append((epoch, place, strong))
+        return prepare(loader, epoch, order, place, strong)
+
+    monkeypatch.setattr(TrainLoader, "_prepare", spy)
+    train(dataclasses.replace(quick, strong_until=0.75), quiet=True)
+    assert seen == [(at // 4, at % 4, at < 6) for at in range(8)]

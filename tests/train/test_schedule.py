@@ -58,6 +58,7 @@ def test_strong_changes_end() -> None:
 def test_a_clock_of_steps() -> None:
     clock = Clock(steps=10, budget=None, step=5)
     assert clock.progress == 0.5
+    assert clock.progress_at(7) == 0.7
     clock.step = 20
     assert clock.progress == 1
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 
@@ -80,27 +80,33 @@ class TrainLoader:
         """Batches to an epoch."""
         return -(-len(self.dataset) // self.batch)
 
-    def epoch(self, number: int, *, strong: bool = True, start: int = 0) -> Iterator[Batch]:
+    def epoch(
+        self, number: int, *, strong: bool | Callable[[int], bool] = True, start: int = 0
+    ) -> Iterator[Batch]:
         """The batches of an epoch in its own drawn order; the last one is filled up from the beginning.
 
         Args:
-            strong: whether mosaic and mixup may happen.
+            strong: whether mosaic and mixup may happen; or what says so of each batch by its number, asked when its
+                pictures are about to be prepared.
             start: batches to leave out, for resuming.
 
         Raises:
             DataError: more than max_bad of the pictures are broken.
         """
         order = np.random.default_rng((self.seed, number)).permutation(len(self.dataset))
-        places = [range(at * self.batch, (at + 1) * self.batch) for at in range(start, len(self))]
+        is_strong = strong if callable(strong) else lambda _, always=strong: always
+        places = ((at, range(at * self.batch, (at + 1) * self.batch)) for at in range(start, len(self)))
         if not self.workers:
-            for chosen in places:
-                yield collate([self._prepare(number, order, place, strong) for place in chosen])
+            for at, chosen in places:
+                mixed = is_strong(at)
+                yield collate([self._prepare(number, order, place, mixed) for place in chosen])
             return
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="detrx-loader")
         waiting: deque[list[Future[Prepared]]] = deque()
         try:
-            for chosen in places:
-                waiting.append([pool.submit(self._prepare, number, order, place, strong) for place in chosen])
+            for at, chosen in places:
+                mixed = is_strong(at)
+                waiting.append([pool.submit(self._prepare, number, order, place, mixed) for place in chosen])
                 if len(waiting) > _AHEAD:
                     yield collate([job.result() for job in waiting.popleft()])
             while waiting:

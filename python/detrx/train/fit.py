@@ -85,8 +85,6 @@ class Fit:
 
     def _epoch(self, stop: Stop) -> None:
         place = self.position
-        if place.batch == 0:
-            place.strong = is_strong(self.clock.progress, until=self._kept.config.strong_until)
         started = time.monotonic()
         for batch in self._batches():
             self._step(batch)
@@ -101,7 +99,12 @@ class Fit:
 
     def _batches(self) -> Iterator[Batch]:
         place = self.position
-        return self.loader.epoch(place.epoch, strong=place.strong, start=place.batch)
+        first = self.clock.step - place.batch
+
+        def strong(number: int) -> bool:
+            return is_strong(self.clock.progress_at(first + number), until=self._kept.config.strong_until)
+
+        return self.loader.epoch(place.epoch, strong=strong, start=place.batch)
 
     def _step(self, batch: Batch) -> None:
         done: Step = self.trainer.step(batch, self.clock.progress)

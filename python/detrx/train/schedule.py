@@ -57,8 +57,12 @@ class Clock:
     @property
     def progress(self) -> float:
         """In [0, 1]; of the coming step."""
+        return self.progress_at(self.step)
+
+    def progress_at(self, step: int) -> float:
+        """In [0, 1]; of a step that is not yet done: as far as time has come where seconds count."""
         if self.steps is not None:
-            return min(self.step / max(self.steps, 1), 1.0)
+            return min(step / max(self.steps, 1), 1.0)
         return min(self.seconds / max(self.budget or 0.0, 1e-9), 1.0)
 
     @property

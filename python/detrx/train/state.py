@@ -30,8 +30,6 @@ class Position:
     epoch: int = 0
     batch: int = 0
     """Batches of this epoch that are done."""
-    strong: bool = True
-    """Whether this epoch has mosaic and mixup."""
     step: int = 0
     seconds: float = 0.0
     """Wall clock of all processes of this run so far."""
@@ -171,7 +169,9 @@ def read_state(path: Path) -> Saved:
             f"start from them with --weights {path}"
         )
     try:
-        return Saved(checkpoint, Position(**extra["position"]), config_from(extra["config"]), path)
+        known = {item.name for item in dataclasses.fields(Position)}  # earlier versions knew one more
+        position = {name: value for name, value in extra["position"].items() if name in known}
+        return Saved(checkpoint, Position(**position), config_from(extra["config"]), path)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"[train] {path} must hold a training state of this version: {error}"
