@@ -1,183 +1,261 @@
-// One assignment problem, solved by shortest augmenting paths with float64 potentials
-// (Jonker and Volgenant 1987; rectangular form: Crouse 2016).
+// One assignment problem, solved by shortest augmenting paths with float64 potentials (Jonker and
+// Volgenant 1987; rectangular form: Crouse 2016).
+//
+// A column that no row has yet keeps the potential 0. So a path need only look at the columns that
+// are owned, kept side by side in "slots", and at the cheapest free column of each row it meets:
+// there are at most as many slots as rows, where columns may be many times more.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <limits>
-#include <utility>
-#include <vector>
 
+#include "core/buffer.h"
 #include "core/inline.h"
+#include "core/lanes.h"
 
 namespace detrx {
 
-// Vectors of the size that the machine has; wider ones are taken apart by compilers, item by item.
-struct FourLanes {
-  static constexpr int kCount = 4;
-  typedef double Distances __attribute__((vector_size(32)));
-  typedef std::int64_t Indices __attribute__((vector_size(32)));
-  typedef float Costs __attribute__((vector_size(16)));
-};
-struct TwoLanes {
-  static constexpr int kCount = 2;
-  typedef double Distances __attribute__((vector_size(16)));
-  typedef std::int64_t Indices __attribute__((vector_size(16)));
-  typedef float Costs __attribute__((vector_size(8)));
-};
+// What a cost that is not finite counts as. Larger values would drown the potentials of the rest.
+constexpr float kSentinel = 1e6F;
 
-// Rows are padded to whole vectors, two at a time.
-constexpr int kPad = 8;
-
-// Everything that one problem needs, kept from problem to problem so that nothing is allocated
-// once the largest has been seen.
-struct AssignScratch {
-  std::vector<float> cost;            // rows x pitch, +inf past the last column
-  std::vector<double> gain;           // rows: the potential of a row
-  std::vector<double> price;          // pitch: the potential of a column, <= 0
-  std::vector<double> open_price;     // pitch: price, but -inf for a column that is settled
-  std::vector<double> distance;       // pitch: shortest path so far, +inf for a settled column
-  std::vector<std::int64_t> before;   // pitch: the row before a column on its path
-  std::vector<std::int64_t> owner;    // pitch: the row that has a column, or -1
-  std::vector<std::int64_t> column;   // rows: the column that a row has, or -1
-  std::vector<std::int64_t> nearest;  // rows: the cheapest column of a row
-  std::vector<std::int64_t> settled;  // columns whose distance is final, in order
-  std::vector<double> settled_at;     // and that distance
-
+// Row i, column j lies at data[i * row_step + j * column_step]. All finite; rows <= columns.
+struct CostRows {
+  const float* data = nullptr;
   std::int64_t rows = 0;
   std::int64_t columns = 0;
-  std::int64_t pitch = 0;  // columns rounded up to a multiple of kPad
-
-  void resize(std::int64_t new_rows, std::int64_t new_columns) {
-    rows = new_rows;
-    columns = new_columns;
-    pitch = (columns + kPad - 1) / kPad * kPad;
-    const auto r = static_cast<std::size_t>(rows), p = static_cast<std::size_t>(pitch);
-    if (cost.size() < r * p) cost.resize(r * p);
-    for (auto* of_rows : {&column, &nearest}) of_rows->assign(r, -1);
-    gain.assign(r, 0.0);
-    price.assign(p, 0.0);
-    open_price.resize(p);
-    distance.resize(p);
-    before.resize(p);
-    owner.assign(p, -1);
-  }
+  std::int64_t row_step = 0;
+  std::int64_t column_step = 0;
 };
 
-// Vectors move between registers and memory of any alignment.
-template <typename Vector, typename Item>
-DETRX_INLINE void load(Vector& to, const Item* from) {
-  std::memcpy(&to, from, sizeof(Vector));
-}
-template <typename Vector, typename Item>
-DETRX_INLINE void store(const Vector& from, Item* to) {
-  std::memcpy(to, &from, sizeof(Vector));
-}
+// What one problem needs, kept from problem to problem so that nothing is allocated once the
+// largest has been seen.
+struct AssignScratch {
+  // Rows: the cheapest free column, or one that has been taken since it was looked for.
+  Buffer<float> free_cost;
+  Buffer<std::int32_t> free_column;
 
-struct Nearest {
-  double distance;
-  std::int64_t column;
+  Buffer<std::int32_t> slot;    // rows: the slot of the column that a row has, or -1
+  Buffer<double> gain;          // rows: the potential of a row
+  Buffer<std::int32_t> filled;  // rows: how many slots have their cost in slot_cost
+  Buffer<float> slot_cost;      // rows x slot_pitch
+  Buffer<float> taken;          // columns: +inf for one that is owned, else 0
+
+  Buffer<std::int32_t> column;  // slots: which column this is
+  Buffer<std::int32_t> owner;   // slots: the row that has it
+  Buffer<double> price;         // slots: the potential of a column, <= 0; -inf for a settled one
+  Buffer<double> distance;      // slots: shortest path so far; +inf for a settled one
+  Buffer<std::int64_t> before;  // slots: the row before a column on its path
+
+  Buffer<std::int32_t> settled;    // slots whose distance is final, in order
+  Buffer<double> settled_at;       // and that distance
+  Buffer<double> settled_price;    // and the price before
+  Buffer<float> copies;            // rows x width, for rows whose columns are not adjacent
+  Buffer<std::uint8_t> is_copied;  // rows
+
+  std::int64_t slots = 0;
+  std::int64_t slot_pitch = 0;
 };
 
-// Lets every open column be reached through row, and finds the nearest one; the first of equals.
-template <typename Lanes>
-DETRX_INLINE Nearest scan(AssignScratch& s, std::int64_t row, double reached) {
-  using Distances = typename Lanes::Distances;
-  using Indices = typename Lanes::Indices;
-  constexpr int kCount = Lanes::kCount;
-  const float* const cost = &s.cost[static_cast<std::size_t>(row * s.pitch)];
-  const double* const price = s.open_price.data();
-  double* const distance = s.distance.data();
-  std::int64_t* const before = s.before.data();
-  const double base = reached - s.gain[static_cast<std::size_t>(row)];
-  const Indices from_row = Indices{} + row;
-  Distances best = Distances{} + std::numeric_limits<double>::infinity();
-  Indices best_at = Indices{} + s.pitch;
-  Indices at;
-  for (int lane = 0; lane < kCount; ++lane) at[lane] = lane;
-  for (std::int64_t j = 0; j < s.pitch; j += kCount, at += kCount) {
-    typename Lanes::Costs costs;
-    Distances prices, far;
-    Indices from;
-    load(costs, cost + j);
-    load(prices, price + j);
-    load(far, distance + j);
-    load(from, before + j);
-    const Distances through = __builtin_convertvector(costs, Distances) + base - prices;
-    const Indices shorter = through < far;
-    const Distances least = shorter ? through : far;
-    from = shorter ? from_row : from;
-    store(least, distance + j);
-    store(from, before + j);
-    const Indices nearer = least < best;
-    best = nearer ? least : best;
-    best_at = nearer ? at : best_at;
-  }
-  Nearest found{best[0], best_at[0]};
-  for (int lane = 1; lane < kCount; ++lane) {
-    const bool wins = best[lane] < found.distance ||
-                      (best[lane] == found.distance && best_at[lane] < found.column);
-    if (wins) found = {best[lane], best_at[lane]};
-  }
-  return found;
+constexpr std::int64_t padded(std::int64_t count) {
+  return (count + kMostLanes - 1) / kMostLanes * kMostLanes;
 }
 
-// Finds a shortest path from a free row to a free column and returns that column.
-template <typename Lanes>
-DETRX_INLINE std::int64_t search(AssignScratch& s, std::int64_t start, double& reached) {
-  const double infinity = std::numeric_limits<double>::infinity();
-  std::copy(s.price.begin(), s.price.end(), s.open_price.begin());
-  std::fill(s.distance.begin(), s.distance.end(), infinity);
-  s.settled.clear();
-  s.settled_at.clear();
-  std::int64_t row = start;
-  reached = 0.0;
-  for (;;) {
-    const Nearest next = scan<Lanes>(s, row, reached);
-    const auto j = static_cast<std::size_t>(next.column);
-    reached = next.distance;
-    if (s.owner[j] < 0) return next.column;
-    s.settled.push_back(next.column);
-    s.settled_at.push_back(reached);
-    s.open_price[j] = -infinity;
-    s.distance[j] = infinity;
-    row = s.owner[j];
-  }
+// The cheapest of width >= Wide::kCount adjacent costs, once each has its mark in `taken` added.
+template <typename Wide>
+DETRX_INLINE Found<float, std::int32_t> cheapest(const float* cost, const float* taken,
+                                                 std::int64_t width) {
+  using Floats = typename Wide::Floats;
+  using Ints = typename Wide::Ints;
+  constexpr int kCount = Wide::kCount;
+  Found<Floats, Ints> best{Floats{} + std::numeric_limits<float>::infinity(), Ints{}};
+  const auto look = [&](std::int64_t j) __attribute__((always_inline)) {
+    const Floats value = load<Floats>(cost + j) + load<Floats>(taken + j);
+    const auto nearer = value < best.value;
+    best.value = nearer ? value : best.value;
+    best.place = nearer ? counting<Ints>() + static_cast<std::int32_t>(j) : best.place;
+  };
+  std::int64_t j = 0;
+  for (; j + kCount <= width; j += kCount) look(j);
+  if (j < width) look(width - kCount);
+  return lowest(best);
 }
 
-// Gives a free row a column, moving other rows along the shortest path.
-template <typename Lanes>
-DETRX_INLINE void augment(AssignScratch& s, std::int64_t start) {
+// The row's costs side by side, at least Wide::kCount of them; what is added is +inf.
+template <typename Wide>
+DETRX_INLINE const float* adjacent(AssignScratch& s, const CostRows& rows, std::int64_t row) {
+  const float* const from = rows.data + row * rows.row_step;
+  if (rows.column_step == 1 && rows.columns >= Wide::kCount) return from;
+  const std::int64_t width = padded(rows.columns);
+  float* const to = s.copies.get() + row * width;
+  if (!s.is_copied[row]) {
+    for (std::int64_t j = 0; j < rows.columns; ++j) to[j] = from[j * rows.column_step];
+    std::fill(to + rows.columns, to + width, std::numeric_limits<float>::infinity());
+    s.is_copied[row] = 1;
+  }
+  return to;
+}
+
+// Looks again for the cheapest free column of a row.
+template <typename Wide>
+DETRX_INLINE void refresh(AssignScratch& s, const CostRows& rows, std::int64_t row) {
+  const std::int64_t width = std::max<std::int64_t>(rows.columns, Wide::kCount);
+  const auto found = cheapest<Wide>(adjacent<Wide>(s, rows, row), s.taken.get(), width);
+  s.free_cost[row] = found.value;
+  s.free_column[row] = found.place;
+}
+
+// Makes room for a problem; the caller then sets free_cost and free_column of each row.
+inline void prepare(AssignScratch& s, const CostRows& rows) {
+  const std::int64_t n = rows.rows, m = padded(rows.columns);
+  s.slots = 0;
+  s.slot_pitch = padded(n);
+  s.free_cost.reserve(n);
+  s.free_column.reserve(n);
+  std::fill_n(s.slot.reserve(n), n, -1);
+  std::fill_n(s.taken.reserve(m), m, 0.0F);
+  s.column.reserve(n);
+  s.owner.reserve(n);
+}
+
+// Makes room for the paths; not needed where each row gets the column that it likes best.
+inline void prepare_paths(AssignScratch& s, const CostRows& rows) {
+  const std::int64_t n = rows.rows, pitch = s.slot_pitch;
+  for (std::int64_t row = 0; row < n; ++row) s.gain.reserve(n)[row] = s.free_cost[row];
+  std::fill_n(s.filled.reserve(n), n, 0);
+  s.slot_cost.reserve(n * pitch);
+  double* const price = s.price.reserve(pitch);
+  std::fill_n(price, pitch, -std::numeric_limits<double>::infinity());
+  std::fill_n(price, s.slots, 0.0);
+  s.distance.reserve(pitch);
+  s.before.reserve(pitch);
+  s.settled.reserve(n);
+  s.settled_at.reserve(n);
+  s.settled_price.reserve(n);
+  s.copies.reserve(n * padded(rows.columns));
+  std::fill_n(s.is_copied.reserve(n), n, std::uint8_t{0});
+}
+
+// Makes a free column the row's; its price is still to be set.
+inline std::int64_t own(AssignScratch& s, std::int64_t row, std::int32_t column) {
+  const std::int64_t slot = s.slots++;
+  s.column[slot] = column;
+  s.owner[slot] = static_cast<std::int32_t>(row);
+  s.slot[row] = static_cast<std::int32_t>(slot);
+  s.taken[column] = std::numeric_limits<float>::infinity();
+  return slot;
+}
+
+// Reads the costs of the slots that are new to a row.
+DETRX_INLINE void fill(AssignScratch& s, const CostRows& rows, std::int64_t row) {
+  const float* const from = rows.data + row * rows.row_step;
+  float* const to = s.slot_cost.get() + row * s.slot_pitch;
+  const std::int32_t* const column = s.column.get();
+  for (std::int64_t k = s.filled[row]; k < s.slots; ++k) to[k] = from[column[k] * rows.column_step];
+  s.filled[row] = static_cast<std::int32_t>(s.slots);
+}
+
+// Lets every open slot be reached through row, and finds the nearest one.
+template <typename Wide, bool kFirst>
+DETRX_INLINE Found<double, std::int64_t> scan(AssignScratch& s, std::int64_t row, double base) {
+  using Doubles = typename Wide::Doubles;
+  using Longs = typename Wide::Longs;
+  constexpr int kCount = Wide::kDoubles;
+  const float* const cost = s.slot_cost.get() + row * s.slot_pitch;
+  const double* const price = s.price.get();
+  double* const distance = s.distance.get();
+  std::int64_t* const before = s.before.get();
+  const Longs through_row = Longs{} + row;
+  Found<Doubles, Longs> best{Doubles{} + std::numeric_limits<double>::infinity(), Longs{}};
+  Longs at = counting<Longs>();
+  for (std::int64_t k = 0; k < s.slots; k += kCount, at += kCount) {
+    const auto costs = load<typename Wide::HalfFloats>(cost + k);
+    Doubles far = __builtin_convertvector(costs, Doubles) + base - load<Doubles>(price + k);
+    if constexpr (kFirst) {
+      store(through_row, before + k);
+    } else {
+      const Doubles known = load<Doubles>(distance + k);
+      const Longs shorter = far < known;
+      store(shorter ? through_row : load<Longs>(before + k), before + k);
+      far = shorter ? far : known;
+    }
+    store(far, distance + k);
+    const Longs nearer = far < best.value;
+    best.value = nearer ? far : best.value;
+    best.place = nearer ? at : best.place;
+  }
+  return lowest(best);
+}
+
+// The shortest way out: to the cheapest free column of a row that has been reached.
+struct WayOut {
+  double distance = std::numeric_limits<double>::infinity();
+  std::int64_t row = -1;
+  std::int64_t settled = 0;  // how many slots were settled before it was found
+};
+
+template <typename Wide>
+DETRX_INLINE WayOut search(AssignScratch& s, const CostRows& rows, std::int64_t start) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  WayOut out;
   double reached = 0.0;
-  std::int64_t column = search<Lanes>(s, start, reached);
-  s.gain[static_cast<std::size_t>(start)] += reached;
-  for (std::size_t i = 0; i < s.settled.size(); ++i) {
-    const auto j = static_cast<std::size_t>(s.settled[i]);
-    const double change = reached - s.settled_at[i];
-    s.gain[static_cast<std::size_t>(s.owner[j])] += change;
-    s.price[j] -= change;
-  }
-  for (std::int64_t row = -1; row != start;) {
-    row = s.before[static_cast<std::size_t>(column)];
-    s.owner[static_cast<std::size_t>(column)] = row;
-    std::swap(s.column[static_cast<std::size_t>(row)], column);
+  for (std::int64_t row = start;;) {
+    fill(s, rows, row);
+    if (s.taken[s.free_column[row]] != 0.0F) refresh<Wide>(s, rows, row);
+    const double base = reached - s.gain[row];
+    const double exit = base + s.free_cost[row];
+    if (exit < out.distance) {
+      out.distance = exit;
+      out.row = row;
+    }
+    const auto next =
+        row == start ? scan<Wide, true>(s, row, base) : scan<Wide, false>(s, row, base);
+    if (!(next.value < out.distance)) return out;
+    const std::int64_t slot = next.place;
+    reached = next.value;
+    s.settled[out.settled] = static_cast<std::int32_t>(slot);
+    s.settled_at[out.settled] = reached;
+    s.settled_price[out.settled] = s.price[slot];
+    ++out.settled;
+    s.price[slot] = -kInfinity;
+    s.distance[slot] = kInfinity;
+    row = s.owner[slot];
   }
 }
 
-// Solves the problem in s.cost (rows <= columns, finite) into s.column. s.gain must hold each row's
-// least cost and s.nearest its first column: a row whose nearest column is free takes it, which on
-// a trained network settles most rows; the others get theirs by shortest paths.
-template <typename Lanes>
-DETRX_INLINE void solve(AssignScratch& s) {
-  for (std::int64_t row = 0; row < s.rows; ++row) {
-    const auto i = static_cast<std::size_t>(row), j = static_cast<std::size_t>(s.nearest[i]);
-    if (s.owner[j] >= 0) continue;
-    s.owner[j] = row;
-    s.column[i] = s.nearest[i];
+// Gives a row that has none a column, moving other rows along the shortest path.
+template <typename Wide>
+DETRX_INLINE void augment(AssignScratch& s, const CostRows& rows, std::int64_t start) {
+  const WayOut out = search<Wide>(s, rows, start);
+  s.gain[start] += out.distance;
+  for (std::int64_t i = 0; i < out.settled; ++i) {
+    const std::int64_t slot = s.settled[i];
+    const double change = out.distance - s.settled_at[i];
+    s.gain[s.owner[slot]] += change;
+    s.price[slot] = s.settled_price[i] - change;
   }
-  for (std::int64_t row = 0; row < s.rows; ++row) {
-    if (s.column[static_cast<std::size_t>(row)] < 0) augment<Lanes>(s, row);
+  std::int32_t left = s.slot[out.row];
+  s.price[own(s, out.row, s.free_column[out.row])] = 0.0;
+  for (std::int64_t row = out.row; row != start;) {
+    row = s.before[left];
+    s.owner[left] = static_cast<std::int32_t>(row);
+    std::swap(s.slot[row], left);
+  }
+}
+
+// Solves the problem: afterwards column[slot[i]] is the column of row i. First each row takes its
+// cheapest column if that is free, which on a trained network settles most; the others get theirs
+// by shortest paths.
+template <typename Wide>
+DETRX_INLINE void solve(AssignScratch& s, const CostRows& rows) {
+  for (std::int64_t row = 0; row < rows.rows; ++row) {
+    const std::int32_t column = s.free_column[row];
+    if (s.taken[column] == 0.0F) own(s, row, column);
+  }
+  if (s.slots == rows.rows) return;
+  prepare_paths(s, rows);
+  for (std::int64_t row = 0; row < rows.rows; ++row) {
+    if (s.slot[row] < 0) augment<Wide>(s, rows, row);
   }
 }
 

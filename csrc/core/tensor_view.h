@@ -18,6 +18,7 @@ struct TensorView {
   std::array<std::int64_t, Rank> stride{};  // in elements, may be negative
 
   bool contiguous() const noexcept {
+    if (size() == 0) return true;
     std::int64_t step = 1;
     for (std::size_t axis = Rank; axis-- > 0;) {
       if (shape[axis] > 1 && stride[axis] != step) return false;

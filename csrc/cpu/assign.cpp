@@ -1,6 +1,7 @@
 #include "cpu/assign.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -13,100 +14,203 @@
 namespace detrx::cpu {
 namespace {
 
-// What a cost that is not finite counts as. Larger values would drown the potentials of the rest.
-constexpr float kSentinel = 1e6F;
-
 // Below about this many costs in all, waking another thread takes longer than the work.
-constexpr std::int64_t kWorthSharing = 20000;
+constexpr std::int64_t kWorthSharing = 40000;
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+struct Scratch {
+  AssignScratch assign;
+  Buffer<float> healthy;  // a copy of the costs in which those that are not finite are replaced
+};
 
 struct Arguments {
   TensorView<const float, 3> cost;
-  TensorView<const std::int32_t, 1> counts;
+  AnyView<1> counts;
   TensorView<std::int64_t, 2> match;
-  TensorView<std::int64_t, 1> bad;
 
-  std::int64_t count(std::int64_t n) const { return counts.data[n * counts.stride[0]]; }
+  std::int64_t count(std::int64_t n) const {
+    const std::int64_t at = n * counts.stride[0];
+    return counts.dtype == Dtype::int32 ? static_cast<const std::int32_t*>(counts.data)[at]
+                                        : static_cast<const std::int64_t*>(counts.data)[at];
+  }
 };
 
-// Copies one row, replacing what is not finite, and notes the least cost and where it first stands.
-// Returns how many were replaced.
-DETRX_INLINE std::int64_t read_row(AssignScratch& s, std::int64_t row, const float* from,
-                                   std::int64_t step) {
-  float* const to = &s.cost[static_cast<std::size_t>(row * s.pitch)];
-  if (step == 1) {
-    std::copy(from, from + s.columns, to);
-  } else {
-    for (std::int64_t j = 0; j < s.columns; ++j) to[j] = from[j * step];
+// Finds the cheapest column of each row along the rows, whose columns are adjacent. False when a
+// cost is not finite.
+template <typename Wide>
+DETRX_INLINE bool look_along(AssignScratch& s, const CostRows& rows) {
+  using Floats = typename Wide::Floats;
+  using Ints = typename Wide::Ints;
+  constexpr int kCount = Wide::kCount;
+  Floats sick{};  // zeros, or NaN
+  for (std::int64_t row = 0; row < rows.rows; ++row) {
+    const float* const cost = rows.data + row * rows.row_step;
+    Found<Floats, Ints> best{Floats{} + kInfinity, Ints{}};
+    std::int64_t j = 0;
+    const auto look = [&]() __attribute__((always_inline)) {
+      const Floats value = load<Floats>(cost + j);
+      sick += value * 0.0F;
+      const Ints nearer = value < best.value;
+      best.value = nearer ? value : best.value;
+      best.place = nearer ? counting<Ints>() + static_cast<std::int32_t>(j) : best.place;
+    };
+    for (; j + kCount <= rows.columns; j += kCount) look();
+    if (j < rows.columns) {
+      j = rows.columns - kCount;
+      look();
+    }
+    const auto found = lowest(best);
+    s.free_cost[row] = found.value;
+    s.free_column[row] = found.place;
   }
-  std::fill(to + s.columns, to + s.pitch, std::numeric_limits<float>::infinity());
-  std::int64_t replaced = 0;
-  for (std::int64_t j = 0; j < s.columns; ++j) {
-    const bool finite = std::fabs(to[j]) <= std::numeric_limits<float>::max();
-    replaced += finite ? 0 : 1;
-    to[j] = finite ? to[j] : kSentinel;
-  }
-  float least[kPad];
-  std::copy(to, to + kPad, least);
-  for (std::int64_t j = kPad; j < s.pitch; j += kPad) {
-    for (int lane = 0; lane < kPad; ++lane) least[lane] = std::min(least[lane], to[j + lane]);
-  }
-  const float lowest = *std::min_element(least, least + kPad);
-  s.gain[static_cast<std::size_t>(row)] = lowest;
-  s.nearest[static_cast<std::size_t>(row)] = std::find(to, to + s.columns, lowest) - to;
-  return replaced;
+  bool healthy = true;
+  for (int lane = 0; lane < kCount; ++lane) healthy &= sick[lane] == 0.0F;
+  return healthy;
 }
 
-template <typename Lanes>
-DETRX_INLINE void solve_problem(const Arguments& a, std::int64_t n, AssignScratch& s) {
-  const std::int64_t targets = a.count(n), queries = a.cost.shape[2];
-  std::int64_t* const match = a.match.data + n * a.match.stride[0];
-  std::fill(match, match + a.match.shape[1], -1);
-  a.bad.data[n * a.bad.stride[0]] = 0;
-  if (targets == 0 || queries == 0) return;
-  const bool swapped = targets > queries;
-  s.resize(swapped ? queries : targets, swapped ? targets : queries);
-  const float* const from = a.cost.data + n * a.cost.stride[0];
-  const std::int64_t row_step = a.cost.stride[swapped ? 2 : 1];
-  const std::int64_t column_step = a.cost.stride[swapped ? 1 : 2];
-  std::int64_t bad = 0;
-  for (std::int64_t row = 0; row < s.rows; ++row) {
-    bad += read_row(s, row, from + row * row_step, column_step);
+// The same across the columns, whose rows are adjacent: Wide::kCount rows from the first one on.
+template <typename Wide>
+DETRX_INLINE bool look_across(AssignScratch& s, const CostRows& rows, std::int64_t first) {
+  using Floats = typename Wide::Floats;
+  using Ints = typename Wide::Ints;
+  const float* cost = rows.data + first;
+  Floats sick{}, best = Floats{} + kInfinity;
+  Ints place{};
+  for (std::int64_t j = 0; j < rows.columns; ++j, cost += rows.column_step) {
+    const Floats value = load<Floats>(cost);
+    sick += value * 0.0F;
+    const Ints nearer = value < best;
+    best = nearer ? value : best;
+    place = nearer ? Ints{} + static_cast<std::int32_t>(j) : place;
   }
-  a.bad.data[n * a.bad.stride[0]] = bad;
-  solve<Lanes>(s);
-  for (std::int64_t row = 0; row < s.rows; ++row) {
-    const std::int64_t column = s.column[static_cast<std::size_t>(row)];
+  store(best, &s.free_cost[first]);
+  store(place, &s.free_column[first]);
+  bool healthy = true;
+  for (int lane = 0; lane < Wide::kCount; ++lane) healthy &= sick[lane] == 0.0F;
+  return healthy;
+}
+
+// Covers all rows by steps of Wide::kCount, the last of which goes back as far as it needs.
+template <typename Wide>
+DETRX_INLINE bool look_across(AssignScratch& s, const CostRows& rows) {
+  bool healthy = true;
+  for (std::int64_t row = 0; row < rows.rows; row += Wide::kCount) {
+    healthy &= look_across<Wide>(s, rows, std::min(row, rows.rows - Wide::kCount));
+  }
+  return healthy;
+}
+
+// The same however the costs lie.
+inline bool look_about(AssignScratch& s, const CostRows& rows) {
+  bool healthy = true;
+  for (std::int64_t row = 0; row < rows.rows; ++row) {
+    const float* cost = rows.data + row * rows.row_step;
+    float best = kInfinity;
+    std::int32_t place = 0;
+    for (std::int64_t j = 0; j < rows.columns; ++j, cost += rows.column_step) {
+      healthy &= std::fabs(*cost) <= std::numeric_limits<float>::max();
+      if (*cost < best) {
+        best = *cost;
+        place = static_cast<std::int32_t>(j);
+      }
+    }
+    s.free_cost[row] = best;
+    s.free_column[row] = place;
+  }
+  return healthy;
+}
+
+// Sets the cheapest column of each row. False when a cost is not finite.
+template <typename Wide>
+DETRX_INLINE bool look(AssignScratch& s, const CostRows& rows) {
+  if (rows.column_step == 1 && rows.columns >= Wide::kCount) return look_along<Wide>(s, rows);
+  if (rows.row_step == 1 && rows.rows >= Wide::kCount) return look_across<Wide>(s, rows);
+  if (rows.row_step == 1 && rows.rows >= PlainLanes::kCount) {
+    return look_across<PlainLanes>(s, rows);
+  }
+  return look_about(s, rows);
+}
+
+// Copies the costs, replacing what is not finite, and counts that.
+std::int64_t heal(Buffer<float>& to, CostRows& rows) {
+  std::int64_t bad = 0;
+  float* const healthy = to.reserve(rows.rows * rows.columns);
+  for (std::int64_t row = 0; row < rows.rows; ++row) {
+    for (std::int64_t j = 0; j < rows.columns; ++j) {
+      const float cost = rows.data[row * rows.row_step + j * rows.column_step];
+      const bool finite = std::fabs(cost) <= std::numeric_limits<float>::max();
+      healthy[row * rows.columns + j] = finite ? cost : kSentinel;
+      bad += finite ? 0 : 1;
+    }
+  }
+  rows.data = healthy;
+  rows.row_step = rows.columns;
+  rows.column_step = 1;
+  return bad;
+}
+
+// Returns how many costs were not finite.
+template <typename Wide>
+DETRX_INLINE std::int64_t solve_problem(const Arguments& a, std::int64_t n, Scratch& scratch) {
+  const std::int64_t targets = a.count(n), queries = a.cost.shape[1];
+  std::int64_t* const match = a.match.data + n * a.match.stride[0];
+  std::fill_n(match, a.match.shape[1], -1);
+  if (targets == 0 || queries == 0) return 0;
+  const bool swapped = targets > queries;
+  CostRows rows{a.cost.data + n * a.cost.stride[0], std::min(targets, queries),
+                std::max(targets, queries), a.cost.stride[swapped ? 1 : 2],
+                a.cost.stride[swapped ? 2 : 1]};
+  AssignScratch& s = scratch.assign;
+  prepare(s, rows);
+  std::int64_t bad = 0;
+  if (!look<Wide>(s, rows)) {
+    bad = heal(scratch.healthy, rows);
+    look<Wide>(s, rows);
+  }
+  solve<Wide>(s, rows);
+  for (std::int64_t row = 0; row < rows.rows; ++row) {
+    const std::int64_t column = s.column[s.slot[row]];
     match[swapped ? column : row] = swapped ? row : column;
   }
+  return bad;
 }
 
 #if DETRX_X86
-DETRX_AVX2 void solve_avx2(const Arguments& a, std::int64_t n, AssignScratch& s) {
-  solve_problem<FourLanes>(a, n, s);
+DETRX_AVX512 std::int64_t solve_avx512(const Arguments& a, std::int64_t n, Scratch& s) {
+  return solve_problem<Avx512Lanes>(a, n, s);
+}
+
+DETRX_AVX2 std::int64_t solve_avx2(const Arguments& a, std::int64_t n, Scratch& s) {
+  return solve_problem<Avx2Lanes>(a, n, s);
 }
 #endif
 
-void solve_plain(const Arguments& a, std::int64_t n, AssignScratch& s) {
-  solve_problem<TwoLanes>(a, n, s);
+std::int64_t solve_plain(const Arguments& a, std::int64_t n, Scratch& s) {
+  return solve_problem<PlainLanes>(a, n, s);
 }
 
-void solve_best(const Arguments& a, std::int64_t n, AssignScratch& s) {
+std::int64_t solve_best(const Arguments& a, std::int64_t n, Scratch& s) {
 #if DETRX_X86
+  if (has_avx512()) return solve_avx512(a, n, s);
   if (has_avx2()) return solve_avx2(a, n, s);
 #endif
-  solve_plain(a, n, s);
+  return solve_plain(a, n, s);
 }
 
 void check(const Arguments& a, int threads) {
-  const std::int64_t problems = a.cost.shape[0], targets = a.cost.shape[1];
+  const std::int64_t problems = a.cost.shape[0], targets = a.cost.shape[2];
+  require(a.counts.dtype == Dtype::int32 || a.counts.dtype == Dtype::int64,
+          "[assign] counts must be int32 or int64, got ", text(a.counts.dtype));
+  require_device("assign", "counts", a.counts, Device::cpu);
   require_shape("assign", "counts", a.counts, {problems});
   require_shape("assign", "match", a.match, {problems, targets});
-  require_shape("assign", "bad", a.bad, {problems});
   require_contiguous("assign", "match", a.match);
   require(threads >= 1, "[assign] threads must be >= 1, got ", threads);
   for (std::int64_t n = 0; n < problems; ++n) {
-    require(a.count(n) >= 0 && a.count(n) <= targets, "[assign] counts must be in [0, ", targets,
-            "], got ", a.count(n), " for problem ", n);
+    const std::int64_t count = a.count(n);
+    require(count >= 0 && count <= targets, "[assign] counts must be in [0, ", targets, "], got ",
+            count, " for problem ", n);
   }
 }
 
@@ -121,16 +225,26 @@ std::vector<std::int64_t> largest_first(const Arguments& a) {
 
 }  // namespace
 
-void assign(TensorView<const float, 3> cost, TensorView<const std::int32_t, 1> counts,
-            TensorView<std::int64_t, 2> match, TensorView<std::int64_t, 1> bad, int threads) {
-  const Arguments a{cost, counts, match, bad};
+std::int64_t assign(TensorView<const float, 3> cost, const AnyView<1>& counts,
+                    TensorView<std::int64_t, 2> match,
+                    const std::optional<TensorView<std::int64_t, 1>>& bad, int threads) {
+  const Arguments a{cost, counts, match};
   check(a, threads);
-  const std::vector<std::int64_t> order = largest_first(a);
-  const int sharers = cost.size() < kWorthSharing ? 1 : threads;
-  parallel(cost.shape[0], sharers, [&](std::int64_t i) {
-    static thread_local AssignScratch scratch;
-    solve_best(a, order[static_cast<std::size_t>(i)], scratch);
-  });
+  if (bad) require_shape("assign", "bad", *bad, {cost.shape[0]});
+  std::atomic<std::int64_t> total{0};
+  const auto solve_one = [&](std::int64_t n) {
+    const std::int64_t found = solve_best(a, n, of_this_thread<Scratch>());
+    if (bad) bad->data[n * bad->stride[0]] = found;
+    if (found > 0) total += found;
+  };
+  if (threads == 1 || cost.size() < kWorthSharing) {
+    for (std::int64_t n = 0; n < cost.shape[0]; ++n) solve_one(n);
+  } else {
+    const std::vector<std::int64_t> order = largest_first(a);
+    parallel(cost.shape[0], threads,
+             [&](std::int64_t i) { solve_one(order[static_cast<std::size_t>(i)]); });
+  }
+  return total;
 }
 
 }  // namespace detrx::cpu

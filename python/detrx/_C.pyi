@@ -4,7 +4,7 @@ Arrays are NumPy arrays of the stated type (those that are written must be writa
 tensors, which torch.utils.dlpack.to_dlpack makes. Floats are capsules or arrays of float32, float16 or bfloat16.
 """
 
-from typing import Any, Sequence, Tuple
+from typing import Any, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,9 @@ def assign(
     cost: NDArray[np.float32],
     counts: NDArray[np.int32],
     match: NDArray[np.int64],
-    bad: NDArray[np.int64],
+    bad: Optional[NDArray[np.int64]],
     threads: int,
-) -> None: ...
+) -> int: ...
 def convert(source: Any, target: Any) -> None: ...
 def deform_attn(
     values: NDArray[np.float32],

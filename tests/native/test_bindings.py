@@ -23,7 +23,7 @@ needs_two_cores = pytest.mark.skipif(
 
 
 def problem(problems=3, targets=4, queries=9):
-    cost = np.random.default_rng(0).random((problems, targets, queries), dtype=np.float32)
+    cost = np.random.default_rng(0).random((problems, queries, targets), dtype=np.float32)
     counts = np.full(problems, targets, dtype=np.int32)
     return cost, counts, np.empty((problems, targets), np.int64), np.empty(problems, np.int64)
 
@@ -66,9 +66,9 @@ def test_a_wrong_type_rank_or_owner_is_refused():
 @needs_two_cores
 def test_python_goes_on_during_a_long_native_call():
     rng = np.random.default_rng(0)
-    cost = np.ones((60, 150, 300), np.float32) + rng.random((60, 150, 1), np.float32)
-    cost += rng.random((60, 1, 300), np.float32) + 0.01 * rng.random(cost.shape, np.float32)
-    counts, match, bad = np.full(60, 150, np.int32), np.empty((60, 150), np.int64), np.empty(60, np.int64)
+    cost = np.ones((60, 600, 300), np.float32) + rng.random((60, 1, 300), np.float32)
+    cost += rng.random((60, 600, 1), np.float32) + 0.01 * rng.random(cost.shape, np.float32)
+    counts, match, bad = np.full(60, 300, np.int32), np.empty((60, 300), np.int64), np.empty(60, np.int64)
     assert tick_rate(lambda: native.load().assign(cost, counts, match, bad, 1), enough=0.8) >= 0.8
 
 

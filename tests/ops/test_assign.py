@@ -116,7 +116,7 @@ def test_what_is_not_used_may_be_anything():
 def test_healthy_targets_are_assigned_well_beside_a_sick_one():
     cost = torch.rand(1, 20, 5)
     cost[0, :, 2] = float("nan")
-    match, bad = assign_counting(cost.transpose(1, 2), torch.tensor([5]))
+    match, bad = assign_counting(cost, torch.tensor([5]))
     healthy = [0, 1, 3, 4]
     assert bad.tolist() == [20]
     check_one(cost[0, :, healthy].numpy(), match[0, healthy].numpy())

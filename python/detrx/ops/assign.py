@@ -7,13 +7,14 @@ from torch import Tensor
 
 from detrx import native
 from detrx.errors import TrainingError
+from detrx.ops.cross import cross
 
 
 def assign(cost: Tensor, counts: Tensor, *, threads: int | None = None) -> Tensor:
     """Give every target its own query at the least total cost (shortest augmenting paths, float64 duals).
 
     Args:
-        cost: (N, Q, M) floating point on any device; columns past the count are not read.
+        cost: (N, Q, M) floating point on any device, in any layout; columns past the count are not used.
         counts: (N,) integers, how many of the M targets of each problem are real.
         threads: how many threads share the problems; None: as many as torch uses.
 
@@ -25,21 +26,22 @@ def assign(cost: Tensor, counts: Tensor, *, threads: int | None = None) -> Tenso
         TrainingError: a cost that is used is NaN or infinite.
         ValueError: a shape does not fit.
     """
-    match, bad = assign_counting(cost.transpose(1, 2), counts, threads=threads)
-    if bad.any():
+    match, total = _assign(cost, counts, None, threads)
+    if total:
+        _, bad = assign_counting(cost, counts, threads=threads)
         first = int(bad.nonzero()[0])
         raise TrainingError(
             f"[assign] costs must be finite, but {int(bad[first])} of problem {first} are NaN or infinite. "
             "Look at what the costs were made of."
         )
-    return match.to(cost.device)
+    return match if cost.is_cpu else match.to(cost.device)
 
 
 def assign_counting(cost: Tensor, counts: Tensor, *, threads: int | None = None) -> tuple[Tensor, Tensor]:
     """Assign, and count the costs that are not finite in place of raising.
 
     Args:
-        cost: (N, M, Q), fastest where the queries lie side by side in memory.
+        cost: (N, Q, M), as for assign.
         counts: (N,) integers.
         threads: how many threads share the problems; None: as many as torch uses.
 
@@ -47,14 +49,25 @@ def assign_counting(cost: Tensor, counts: Tensor, *, threads: int | None = None)
         Two CPU tensors: the match (N, M) int64, and (N,) int64 how many used costs were NaN or infinite. A problem
         that has any is matched as if those costs were very high.
     """
-    problems, targets, _ = cost.shape
-    match = torch.empty(problems, targets, dtype=torch.int64)
-    bad = torch.empty(problems, dtype=torch.int64)
-    native.load().assign(
-        cost.detach().to("cpu", torch.float32).numpy(),
-        counts.to("cpu", torch.int32).contiguous().numpy(),
-        match.numpy(),
-        bad.numpy(),
+    bad = torch.empty(cost.shape[0], dtype=torch.int64)
+    match, _ = _assign(cost, counts, bad, threads)
+    return match, bad
+
+
+def _assign(cost: Tensor, counts: Tensor, bad: Tensor | None, threads: int | None) -> tuple[Tensor, int]:
+    """The match, and how many costs are not finite. Of tiny problems most of the time goes by here: nothing is
+    converted that need not be.
+    """
+    if cost.dtype != torch.float32 or not cost.is_cpu:
+        cost = cost.detach().to("cpu", torch.float32)
+    if not (counts.is_cpu and counts.dtype in (torch.int32, torch.int64)):
+        counts = counts.to("cpu", torch.int64)
+    match = torch.empty(cost.shape[0], cost.shape[-1], dtype=torch.int64)
+    total: int = native.load().assign(
+        cross(cost),
+        cross(counts),
+        cross(match),
+        None if bad is None else cross(bad),
         torch.get_num_threads() if threads is None else threads,
     )
-    return match, bad
+    return match, total

@@ -50,7 +50,9 @@ def match(
     with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
         cost = match_cost(logits, boxes, targets, weights=weights)
     found, bad = assign_counting(
-        cost.reshape(layers * batch, -1, queries), targets.counts.repeat(layers), threads=threads
+        cost.reshape(layers * batch, -1, queries).transpose(1, 2),
+        targets.counts.repeat(layers),
+        threads=threads,
     )
     if bad.any():
         _refuse(bad.reshape(layers, batch), names or [f"layer {i}" for i in range(layers)])
