@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import threading
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from detrx.errors import ConfigError, DetrxError, DeviceError
 from detrx.images import read_image
-from detrx.preprocess import check_image, letterbox
+from detrx.preprocess import check_image, lay
 from detrx.runtime.backend import find_model, open_backend
 from detrx.types import Detections, Frame, Letterbox, ModelInfo, Raw
 
@@ -30,6 +31,7 @@ class Detector:
         threads: CPU threads for one image; None leaves it to the library.
         threshold: the least score, in [0, 1], that an answer keeps; ``Detections.above`` raises it later.
         batch: images to one inference where a list is given; None takes the graph's own number, or 1.
+        canvas: (height, width) to run at, multiples of 32, for weights; None takes the model's own way.
 
     Raises:
         ConfigError: no such model, or a setting out of range.
@@ -46,6 +48,7 @@ class Detector:
         threads: Optional[int] = None,
         threshold: float = 0.3,
         batch: Optional[int] = None,
+        canvas: Optional[Tuple[int, int]] = None,
     ) -> None:
         if not 0 <= threshold <= 1:
             raise ConfigError(f"[Detector] threshold must be in [0, 1], got {threshold}")
@@ -56,7 +59,8 @@ class Detector:
         self.dropped = 0
         """Detections thrown away so far: the model answered with something not finite or not a class."""
         self._backend: Any = open_backend(self.path, device=device, threads=threads)
-        self.info: ModelInfo = self._backend.info
+        self._free: bool = getattr(self._backend, "free", False)
+        self.info: ModelInfo = _with_canvas(self._backend.info, canvas, free=self._free)
         self.description: str = self._backend.description
         self._fixed: bool = self._backend.batch is not None
         self._batch = _batch_size(self._backend.batch, batch)
@@ -123,13 +127,9 @@ class Detector:
 
     def prepare(self, images: Sequence[NDArray[np.uint8]]) -> Tuple[NDArray[np.float32], List[Letterbox]]:
         """Letterbox at most one batch of images into this thread's own memory, valid until its next call."""
-        pixels = self._pixels()
-        boxes = [
-            letterbox(
-                image, canvas=self.info.canvas, mean=self.info.mean, std=self.info.std, out=pixels[index]
-            )[1]
-            for index, image in enumerate(images)
-        ]
+        if self._free and self.info.sides:
+            return lay(images, self.info, free=True)
+        pixels, boxes = lay(images, self.info, out=self._pixels())
         return (pixels if self._fixed else pixels[: len(images)]), boxes
 
     def infer(self, pixels: NDArray[np.float32]) -> Raw:
@@ -160,7 +160,10 @@ class Detector:
         """Backend, device, model and labels in one line, for people."""
         names, (height, width) = self.info.names, self.info.canvas
         shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-        return f"{self.description} | {self.info.model} at {height} x {width} | {len(names)} labels: {shown}"
+        size = f"{height} x {width}"
+        if self._free and self.info.sides:
+            size = f"{self.info.sides[0]} to {self.info.sides[1]} pixels a side"
+        return f"{self.description} | {self.info.model} at {size} | {len(names)} labels: {shown}"
 
     def close(self) -> None:
         """Give the model's memory back. Closing twice does nothing."""
@@ -230,3 +233,18 @@ def _batch_size(fixed: Optional[int], asked: Optional[int]) -> int:
     if fixed is not None and asked is not None and asked > fixed:
         raise ConfigError(f"[Detector] the graph takes {fixed} images to a call, batch={asked} was asked for")
     return fixed or asked or 1
+
+
+def _with_canvas(info: ModelInfo, canvas: Optional[Tuple[int, int]], *, free: bool) -> ModelInfo:
+    """What the model says of itself, at another size."""
+    if canvas is None or (not free and tuple(canvas) == info.canvas):
+        return info
+    if not free:
+        raise ConfigError(
+            f"[Detector] the graph takes {info.canvas[0]} x {info.canvas[1]} pixels, canvas={canvas} was asked for; "
+            "write another with `detrx export WEIGHTS --canvas HEIGHT WIDTH`"
+        )
+    try:
+        return dataclasses.replace(info, canvas=(int(canvas[0]), int(canvas[1])), sides=())
+    except (ValueError, TypeError, IndexError) as error:
+        raise ConfigError(f"[Detector] canvas must be two multiples of 32, got {canvas}") from error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detrx.errors import MissingBackendError, pip_install
-from detrx.types import Letterbox
+from detrx.types import PADDING, Letterbox, ModelInfo
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -48,8 +48,13 @@ def check_image(image: Any, *, where: str = "letterbox") -> NDArray[np.uint8]:
     return np.ascontiguousarray(image)
 
 
-def plan(image: Tuple[int, int], *, canvas: Tuple[int, int]) -> Letterbox:
-    """Where an image of (height, width) goes on a canvas: aspect kept, centred, rounded to whole pixels.
+def plan(image: Tuple[int, int], *, canvas: Tuple[int, int], centred: bool = True) -> Letterbox:
+    """Where an image of (height, width) goes on a canvas: aspect kept, rounded to whole pixels.
+
+    Args:
+        image: (height, width) in pixels.
+        canvas: (height, width) in pixels.
+        centred: in the middle; else at the top left.
 
     Raises:
         ValueError: a side is not positive.
@@ -60,10 +65,70 @@ def plan(image: Tuple[int, int], *, canvas: Tuple[int, int]) -> Letterbox:
     inner = [min(side, max(1, round(length * scale))) for side, length in zip(canvas, image)]
     return Letterbox(
         scale=(inner[0] / image[0], inner[1] / image[1]),
-        pad=((canvas[0] - inner[0]) // 2, (canvas[1] - inner[1]) // 2),
+        pad=((canvas[0] - inner[0]) // 2, (canvas[1] - inner[1]) // 2) if centred else (0, 0),
         canvas=(int(canvas[0]), int(canvas[1])),
         image=(int(image[0]), int(image[1])),
     )
+
+
+def scaled_size(image: Tuple[int, int], *, sides: Tuple[int, ...]) -> Tuple[int, int]:
+    """(height, width) of an image scaled so that its shorter side is ``sides[0]``, the longer at most ``sides[1]``.
+
+    Rounded as DETR's own transforms round: the shorter side to a whole pixel, the longer one then cut.
+    """
+    shortest, longest = sides
+    low, high = min(image), max(image)
+    if high / low * shortest > longest:
+        shortest = max(1, round(longest * low / high))
+    if low == shortest:
+        return image
+    if image[1] < image[0]:
+        return int(shortest * image[0] / image[1]), shortest
+    return shortest, int(shortest * image[1] / image[0])
+
+
+def lay(
+    images: Sequence[NDArray[np.uint8]],
+    info: ModelInfo,
+    *,
+    free: bool = False,
+    out: Optional[NDArray[np.float32]] = None,
+) -> Tuple[NDArray[np.float32], List[Letterbox]]:
+    """A batch of images as a model wants its pixels, and the ways back.
+
+    Args:
+        images: (H, W, 3) uint8 RGB each, never written to.
+        info: the model's canvas, normalisation and padding.
+        free: where the model knows ``sides``, scale by them; the canvas is that of the largest picture.
+        out: (B or more, 3, h, w) float32 to write to, where the canvas is fixed.
+
+    Returns:
+        (B, 3, h, w) float32, B as many as images, or ``out`` whole; and one Letterbox an image.
+
+    Raises:
+        TypeError, ValueError: as :func:`check_image` says.
+    """
+    images = [check_image(image) for image in images]
+    sizes = [(image.shape[0], image.shape[1]) for image in images]
+    if free and info.sides:
+        boxes = _plan_free(sizes, info.sides)
+    else:
+        boxes = [plan(size, canvas=info.canvas, centred=not info.marked) for size in sizes]
+    if out is None:
+        out = np.empty((len(images), 3, *boxes[0].canvas), np.float32)
+    fill = PADDING if info.marked else None
+    for image, box, pixels in zip(images, boxes, out):
+        _fill(image, box, pixels, mean=info.mean, std=info.std, fill=fill)
+    return out, boxes
+
+
+def _plan_free(images: Sequence[Tuple[int, int]], sides: Tuple[int, ...]) -> List[Letterbox]:
+    sizes = [scaled_size(image, sides=sides) for image in images]
+    canvas = (max(size[0] for size in sizes), max(size[1] for size in sizes))
+    return [
+        Letterbox((size[0] / image[0], size[1] / image[1]), (0, 0), canvas, image)
+        for size, image in zip(sizes, images)
+    ]
 
 
 def _window(box: Letterbox) -> Tuple[slice, slice]:
@@ -136,18 +201,32 @@ def letterbox(
         out = np.empty((3, *box.canvas), np.float32)
     elif out.shape != (3, *box.canvas) or out.dtype != np.float32:
         raise ValueError(f"[letterbox] out must be float32 {(3, *box.canvas)}, got {out.dtype} {out.shape}")
+    _fill(image, box, out, mean=mean, std=std)
+    return out, box
+
+
+def _fill(
+    image: NDArray[np.uint8],
+    box: Letterbox,
+    out: NDArray[np.float32],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    fill: Optional[float] = None,
+) -> None:
+    """Write one image, normalised, into (3, h, w); ``fill`` is the normalised border, None for grey."""
     rows, columns = _window(box)
     inner = _resize(image, rows, columns)
     planes = _cv2().split(inner)
     for channel, plane in enumerate(planes):
         scale = np.float32(1 / (255 * std[channel]))
         shift = np.float32(-mean[channel] / std[channel])
-        _fill_border(out[channel], rows, columns, np.float32(PAD_VALUE) * scale + shift)
+        grey = np.float32(PAD_VALUE) * scale + shift
+        _fill_border(out[channel], rows, columns, grey if fill is None else np.float32(fill))
         window = out[channel, rows, columns]
         np.copyto(window, plane)
         window *= scale
         window += shift
-    return out, box
 
 
 def _fill_border(plane: NDArray[np.float32], rows: slice, columns: slice, value: np.float32) -> None:

@@ -97,7 +97,7 @@ class Outputs:
     """
 
     logits: Tensor
-    """(L, B, Q, C) class logits (sigmoid)."""
+    """(L, B, Q, C) class logits (sigmoid); with ``no_object`` one more column, and a softmax over all."""
     boxes: Tensor
     """(L, B, Q, 4) centres cx, cy, w, h in [0, 1] of the canvas."""
     distributions: Tensor | None = None
@@ -110,6 +110,10 @@ class Outputs:
     """The encoder's proposals chosen as queries, one layer."""
     denoise: Outputs | None = None
     """The denoising queries' share, D in place of Q, with its own ``first``."""
+    no_object: bool = False
+    """The last column of the logits says "no object", and scores are a softmax (DETR)."""
+    columns: tuple[int, ...] = ()
+    """The column of each class where others stand for no class (COCO's 91 ids); empty: every column, in order."""
 
     def __post_init__(self) -> None:
         length, batch, queries, _ = self.logits.shape

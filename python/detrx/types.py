@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 
 from detrx.errors import CheckpointError, MissingBackendError
 
+PADDING = -1024.0
+"""The normalised value of canvas pixels without picture, for models that look away from them. No picture has it:
+normalised pixels are within about 3, and every float type holds it exactly."""
+
 
 def _check_shape(where: str, name: str, array: Any, shape: Tuple[Optional[int], ...]) -> None:
     found = getattr(array, "shape", None)
@@ -90,6 +94,9 @@ class Raw:
         _check_shape("Raw", "boxes", self.boxes, (b, k, 4))
 
 
+_RARE = ("marked", "sides")
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """What an artefact (checkpoint, ONNX file, engine) says of the model inside it."""
@@ -108,6 +115,11 @@ class ModelInfo:
     """Per channel RGB, in (0, 1]."""
     licence: str = "unknown"
     """Licence and provenance of the weights, as far as known."""
+    marked: bool = False
+    """The picture lies at the top left of the canvas and the rest is PADDING; False: centred on grey."""
+    sides: Tuple[int, ...] = ()
+    """(shortest, longest) side in pixels that a picture is scaled to where the backend takes any size, with no canvas
+    around a single picture, as DETR was trained; empty: always on the canvas."""
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.category_ids):
@@ -117,9 +129,13 @@ class ModelInfo:
             )
         if len(self.canvas) != 2 or any(side < 32 or side % 32 for side in self.canvas):
             raise ValueError(f"[ModelInfo] canvas sides must be multiples of 32, got {self.canvas}")
+        if self.sides and (len(self.sides) != 2 or not 1 <= self.sides[0] <= self.sides[1]):
+            raise ValueError(f"[ModelInfo] sides must be (shortest, longest) in pixels, got {self.sides}")
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        found = asdict(self)
+        # What most models do not have is left out, so that an older detrx reads their files.
+        return json.dumps({key: value for key, value in found.items() if key not in _RARE or value})
 
     @staticmethod
     def from_json(text: str) -> ModelInfo:

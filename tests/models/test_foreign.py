@@ -78,7 +78,7 @@ def test_size_and_normalisation_of_the_preprocessor(folder: tuple[Path, Any], tm
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"model_type": "detr"}, "model_type"),
+        ({"model_type": "yolos"}, "model_type"),
         ({"decoder_method": "discrete"}, "decoder_method"),
         ({"decoder_layers": 2}, "unknown"),
         ({"decoder_layers": 4}, "missing"),

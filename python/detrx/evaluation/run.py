@@ -16,7 +16,7 @@ from detrx.data.catalog import open_dataset
 from detrx.errors import ConfigError, DataError
 from detrx.evaluation.coco import Metrics, Prediction, score
 from detrx.images import read_image
-from detrx.preprocess import letterbox
+from detrx.preprocess import lay
 from detrx.runtime.backend import Backend, find_model, open_backend
 from detrx.types import Detections, Letterbox, ModelInfo, Raw
 
@@ -119,10 +119,11 @@ def check_classes(info: ModelInfo, dataset: Dataset) -> None:
 def _predict(backend: Backend, records: Sequence[ImageRecord], size: int) -> Iterator[Prediction]:
     """Run one batch; a short one is filled with its last image, whose answers are dropped."""
     info = backend.info
-    ready = [letterbox(read_image(r.path), canvas=info.canvas, mean=info.mean, std=info.std) for r in records]
-    pixels = np.stack([p for p, _ in ready] + [ready[-1][0]] * (size - len(ready)))
+    pictures = [read_image(record.path) for record in records]
+    pictures += pictures[-1:] * (size - len(pictures))
+    pixels, boxes = lay(pictures, info, free=getattr(backend, "free", False))
     raw = backend.infer(pixels)
-    for i, (record, (_, box)) in enumerate(zip(records, ready)):
+    for i, (record, box) in enumerate(zip(records, boxes)):
         yield Prediction(record.id, _found(raw, i, box, info))
 
 
@@ -156,16 +157,14 @@ class ModelBackend:
     def infer(self, pixels: NDArray[np.float32]) -> Raw:
         import torch
 
-        from detrx.models.head import decode
+        from detrx.models.head import answers, decode_outputs
 
         training, place = self._model.training, next(self._model.parameters())
         self._model.eval()
         try:
             with torch.inference_mode():
                 found = self._model(torch.from_numpy(pixels).to(place.device, place.dtype))
-                logits, boxes = found.logits[-1].float(), found.boxes[-1].float()
-                top = min(self._top, logits.shape[1] * logits.shape[2])
-                scores, labels, corners = decode(logits, boxes, top=top)
+                scores, labels, corners = decode_outputs(found, top=min(self._top, answers(found)))
         finally:
             self._model.train(training)
         return Raw(scores.cpu().numpy(), labels.cpu().numpy(), corners.cpu().numpy())

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from detrx.errors import ExportError, MissingBackendError, pip_install
-from detrx.models.head import decode
+from detrx.models.head import answers, decode_outputs
 from detrx.types import ModelInfo
 
 log = logging.getLogger(__name__)
@@ -38,8 +38,7 @@ class _BoxGraph(nn.Module):
         self.top = top
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        found = self.model(pixels)
-        return decode(found.logits[-1], found.boxes[-1], top=self.top)
+        return decode_outputs(self.model(pixels), top=self.top)
 
 
 def write_onnx(
@@ -110,8 +109,8 @@ def _prepare(model: nn.Module) -> nn.Module:
 def _top(model: nn.Module, pixels: Tensor, wanted: int | None) -> int:
     """K: one a query and at most MOST, or what is wanted as far as there are pairs of query and class."""
     with torch.inference_mode():
-        queries, classes = model(pixels).logits.shape[-2:]
-    return min(MOST, int(queries)) if wanted is None else min(wanted, int(queries * classes))
+        found = model(pixels)
+    return min(MOST, found.logits.shape[-2]) if wanted is None else min(wanted, answers(found))
 
 
 def _trace(graph: nn.Module, pixels: Tensor, *, dynamic: bool, opset: int) -> bytes:

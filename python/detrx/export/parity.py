@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detrx.errors import ExportError
-from detrx.preprocess import letterbox
+from detrx.preprocess import lay
 from detrx.runtime.backend import Backend
 from detrx.types import ModelInfo, Raw
 
@@ -111,8 +111,7 @@ def check(
 
 def _pixels(images: Sequence[NDArray[np.uint8]], info: ModelInfo, size: int) -> NDArray[np.float32]:
     """(size, 3, h, w), the last image again where there are too few."""
-    ready = [letterbox(i, canvas=info.canvas, mean=info.mean, std=info.std)[0] for i in images]
-    return np.stack(ready + [ready[-1]] * (size - len(ready)))
+    return lay([*images, *[images[-1]] * (size - len(images))], info)[0]
 
 
 def _at(raw: Raw, i: int) -> Raw:

@@ -114,10 +114,9 @@ def _target(out: str | Path | None, source: Path, to: str) -> Path:
 
 
 def _with_canvas(info: ModelInfo, canvas: tuple[int, int] | None) -> ModelInfo:
-    if canvas is None:
-        return info
+    """What the file says: a graph has one canvas, and no other way to scale pictures."""
     try:
-        return dataclasses.replace(info, canvas=(canvas[0], canvas[1]))
+        return dataclasses.replace(info, canvas=canvas or info.canvas, sides=())
     except (ValueError, IndexError) as error:
         raise ConfigError(f"[export] canvas must be two multiples of 32, got {canvas}") from error
 

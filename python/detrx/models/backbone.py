@@ -39,20 +39,27 @@ class Backbone(nn.Module):
     """
 
     def __init__(
-        self, name: str, *, levels: Sequence[int], padding: str = "", projection: bool = False
+        self,
+        name: str,
+        *,
+        levels: Sequence[int],
+        padding: str = "",
+        projection: bool = False,
+        dilated: bool = False,
     ) -> None:
         super().__init__()
         self.name = name
         wanted = _indices(name, levels)
         options: dict[str, Any] = {"pad_type": padding} if padding else {}
+        if dilated:
+            options["output_stride"] = 16
         try:
             self.net: Any = timm.create_model(
                 name, pretrained=False, features_only=True, out_indices=wanted, **options
             )
         except TypeError as error:
-            raise ConfigError(
-                f"[Backbone] {name} does not take padding={padding!r}; leave it empty"
-            ) from error
+            asked = "dilated=True" if dilated else f"padding={padding!r}"
+            raise ConfigError(f"[Backbone] {name} does not take {asked}; leave it out") from error
         info: Any = self.net.feature_info
         self.strides: list[int] = list(info.reduction())
         self.channels: list[int] = list(info.channels())

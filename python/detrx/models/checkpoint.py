@@ -15,11 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from detrx.errors import CheckpointError, ConfigError
-from detrx.models.config import RtConfig
+from detrx.models.config import KINDS, ModelConfig
 from detrx.models.files import read_metadata, read_safetensors
 from detrx.models.foreign import load_foreign
-from detrx.models.rt import RtDetr
-from detrx.models.zoo import build
+from detrx.models.zoo import Model, build
 from detrx.types import ModelInfo
 
 FORMAT_VERSION = 1
@@ -35,7 +34,7 @@ class Checkpoint:
 
     info: ModelInfo
     """What the model is and was trained on."""
-    config: RtConfig
+    config: ModelConfig
     """What builds the model."""
     tensors: dict[str, Tensor]
     """The model's under "model."; a training state's under its own prefixes."""
@@ -52,7 +51,7 @@ def save_checkpoint(
     tensors: Mapping[str, Tensor],
     *,
     info: ModelInfo,
-    config: RtConfig,
+    config: ModelConfig,
     extra: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint so that ``path`` is always the old file or the new one, whole, even in a power cut.
@@ -75,14 +74,23 @@ def save_checkpoint(
     header = {
         "format_version": FORMAT_VERSION,
         "info": json.loads(info.to_json()),
+        **_kind(config),
         "config": asdict(config),
         "extra": dict(extra or {}),
         "crc32": _checksum(whole),
     }
     text = json.dumps(header)
     _replace(path, lambda tmp: save_file(whole, str(tmp), metadata={_KEY: text}))
-    pretty = json.dumps({k: header[k] for k in ("format_version", "info", "config")}, indent=2)
+    pretty = json.dumps(
+        {k: header[k] for k in ("format_version", "kind", "info", "config") if k in header}, indent=2
+    )
     _replace(path.with_suffix(".json"), lambda tmp: tmp.write_text(pretty + "\n", encoding="utf-8"))
+
+
+def _kind(config: ModelConfig) -> dict[str, str]:
+    """The family; left out for the first one, whose files an older detrx reads."""
+    kind = next(name for name, cls in KINDS.items() if isinstance(config, cls))
+    return {} if kind == "rt" else {"kind": kind}
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> int:
@@ -136,7 +144,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         settings: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in header["config"].items()
         }
-        return Checkpoint(info, RtConfig(**settings), tensors, dict(header["extra"]))
+        kind = KINDS[header.get("kind", "rt")]
+        return Checkpoint(info, kind(**settings), tensors, dict(header["extra"]))
     except (KeyError, TypeError, AttributeError, ValueError, ConfigError) as error:
         raise CheckpointError(
             f"[read_checkpoint] the header of {path} is not as detrx writes it: {error}"
@@ -157,11 +166,11 @@ def _header(path: Path, text: str) -> dict[str, Any]:
     return dict(header)
 
 
-def load_model(path: str | Path) -> tuple[RtDetr, ModelInfo]:
+def load_model(path: str | Path) -> tuple[Model, ModelInfo]:
     """The model of a file, ready to run, in eval mode on the CPU.
 
-    Reads checkpoints of detrx, official ones of RT-DETR, RT-DETRv2, D-FINE and DEIM (.pth), of both the EMA
-    where there is one, and folders or files of transformers with their config.json.
+    Reads checkpoints of detrx; official ones (.pth) of DETR, and of RT-DETR, RT-DETRv2, D-FINE and DEIM, of these the
+    EMA where there is one; and folders or files of transformers with their config.json.
 
     Raises:
         CheckpointError: unreadable, or it fits none of these.

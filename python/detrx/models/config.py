@@ -1,9 +1,9 @@
-"""What defines a model of the rt family; free of torch, so that the command line can read it quickly."""
+"""What defines a model; free of torch, so that the command line can read it quickly."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Union
 
 from detrx.errors import ConfigError
 
@@ -116,3 +116,71 @@ class RtConfig:
     def last_layer(self) -> int:
         """Index of the decoder layer that answers in eval mode."""
         return self.eval_layer % self.decoder_layers
+
+
+@dataclass(frozen=True)
+class DetrConfig:
+    """The original DETR (arXiv 2005.12872): backbone, transformer encoder and decoder, one box a query."""
+
+    name: str = "detr-r50"
+    """The name in the zoo, or whatever the variant is called."""
+    backbone: str = "resnet50"
+    """A timm network with ``features_only``; its deepest map, of stride 32, is used."""
+    dilated: bool = False
+    """DC5: the last stage dilates rather than strides, so that the map has stride 16 and four times the cells."""
+    frozen_norm: bool = True
+    """Batch norms keep their statistics and their gain, also in training; for backbones that have learnt."""
+    hidden: int = 256
+    """Channels of encoder and decoder."""
+    heads: int = 8
+    """Attention heads."""
+    encoder_layers: int = 6
+    """Self-attention layers over the map."""
+    decoder_layers: int = 6
+    """Layers of the decoder; each answers in training, the last one in use."""
+    feedforward: int = 2048
+    """Inner width of the feed-forward nets."""
+    dropout: float = 0.1
+    """Share of what attention and feed-forward nets drop in training, in [0, 1)."""
+    queries: int = 100
+    """Objects that can be found."""
+    positions: Literal["sine", "learned"] = "sine"
+    """How cells know their place: sines of it, or a table of 50 rows and 50 columns."""
+    norm_first: bool = False
+    """Normalise before attention and feed-forward nets (pre-norm) rather than after them."""
+    auxiliary: bool = True
+    """In training every decoder layer answers, rather than the last alone."""
+    no_object: bool = True
+    """The class scores are a softmax with "no object" as last column; False: a sigmoid for each class."""
+    head_classes: int = 0
+    """Columns of the class head without "no object", where some stand for no class (COCO's 91 ids); 0: one a class."""
+    columns: tuple[int, ...] = ()
+    """The column of each class where ``head_classes`` is given."""
+    masked: bool = False
+    """Look away from canvas pixels that are marked as padding, as the published weights learnt it; False: the grey
+    around a picture is part of it, as for the rt family."""
+
+    def __post_init__(self) -> None:
+        if self.heads < 1 or self.hidden < 1 or self.hidden % self.heads or self.hidden % 4:
+            raise ConfigError(
+                f"[DetrConfig] hidden must be a multiple of heads and of 4, got {self.hidden} and {self.heads} heads"
+            )
+        for name in ("encoder_layers", "decoder_layers", "feedforward", "queries"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"[DetrConfig] {name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"[DetrConfig] dropout must be in [0, 1), got {self.dropout}")
+        if self.positions not in ("sine", "learned"):
+            raise ConfigError(f"[DetrConfig] positions must be sine or learned, got {self.positions!r}")
+        known = set(range(self.head_classes))
+        if not set(self.columns) <= known or len(set(self.columns)) != len(self.columns):
+            raise ConfigError(
+                f"[DetrConfig] columns must be different numbers below head_classes {self.head_classes}, "
+                f"got {self.columns}"
+            )
+
+
+ModelConfig = Union[RtConfig, DetrConfig]
+"""What a model is built from."""
+KINDS: dict[str, type[RtConfig] | type[DetrConfig]] = {"rt": RtConfig, "detr": DetrConfig}
+"""The families by the word that checkpoints have for them."""

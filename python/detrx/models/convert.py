@@ -17,7 +17,7 @@ from detrx.errors import CheckpointError, ConfigError
 from detrx.models.backbone import Backbone
 from detrx.models.config import RtConfig
 from detrx.models.rt import RtDetr
-from detrx.models.zoo import MODELS
+from detrx.models.zoo import RT_MODELS
 
 _RECOMPUTED = re.compile(
     r"decoder\.(anchors|valid_mask)$|decoder\.decoder\.(up|reg_scale)$|encoder\.(feature_projector|pos_embed)"
@@ -102,7 +102,7 @@ def official_name(key: str) -> str:
 def transformers_name(key: str) -> str:
     """What transformers calls our tensor ``key``; attention's joint projection stands for q, k and v."""
     if not key.startswith("backbone.net."):
-        return _rewrite(key, _TO_TRANSFORMERS)
+        return rewrite(key, _TO_TRANSFORMERS)
     inner, head = key.removeprefix("backbone.net."), "model.backbone.model."
     place = _resnet_place(inner)
     if place is None:
@@ -129,7 +129,7 @@ def _resnet_place(inner: str) -> tuple[int, int, int, int, str] | None:
     return int(stage) - 1, int(block), int(part or 0), int(kind == "bn" or short == "2"), rest
 
 
-def _rewrite(key: str, rules: Rules) -> str:
+def rewrite(key: str, rules: Rules) -> str:
     for pattern, new in rules:
         key = re.sub(pattern, new, key)
     return key
@@ -148,7 +148,7 @@ def from_official(model: RtDetr, tensors: Mapping[str, Tensor]) -> dict[str, Ten
 
 def normalised_official(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """An official state dict in RT-DETRv2's spelling, without what is recomputed."""
-    named = {_rewrite(key, _OLD_OFFICIAL): tensor for key, tensor in tensors.items()}
+    named = {rewrite(key, _OLD_OFFICIAL): tensor for key, tensor in tensors.items()}
     return {key: tensor for key, tensor in named.items() if not _RECOMPUTED.search(key)}
 
 
@@ -158,7 +158,7 @@ def from_transformers(model: RtDetr, tensors: Mapping[str, Tensor]) -> dict[str,
     Raises:
         CheckpointError: a tensor is missing, left over or of another shape.
     """
-    theirs = {_rewrite(key, _OLD_TRANSFORMERS): tensor for key, tensor in tensors.items()}
+    theirs = {rewrite(key, _OLD_TRANSFORMERS): tensor for key, tensor in tensors.items()}
     found: dict[str, Tensor] = {}
     used: set[str] = set()
     for key in model.state_dict():
@@ -204,7 +204,7 @@ def official_config(tensors: Mapping[str, Tensor]) -> tuple[RtConfig, int]:
             "[convert] the weights must be RT-DETR's, RT-DETRv2's, D-FINE's or DEIM's, "
             f"which have decoder.enc_score_head.weight; found {sorted(theirs)[:3]}"
         )
-    for config in MODELS.values():
+    for config in RT_MODELS.values():
         if not _may_be(config, theirs):
             continue
         with torch.device("meta"):
@@ -213,7 +213,7 @@ def official_config(tensors: Mapping[str, Tensor]) -> tuple[RtConfig, int]:
         if wanted == {key: shape for key, shape in theirs.items() if not key.endswith(_OPTIONAL)}:
             return config, score[0]
     raise CheckpointError(
-        f"[convert] {len(theirs)} tensors with {score[0]} classes fit none of {', '.join(MODELS)}"
+        f"[convert] {len(theirs)} tensors with {score[0]} classes fit none of {', '.join(RT_MODELS)}"
     )
 
 
@@ -233,9 +233,9 @@ def transformers_config(settings: Mapping[str, Any], tensors: Mapping[str, Tenso
     """
     kind = settings.get("model_type")
     if kind not in ("d_fine", "rt_detr_v2"):
-        raise CheckpointError(f"[convert] model_type must be d_fine or rt_detr_v2, found {kind!r}")
+        raise CheckpointError(f"[convert] model_type must be detr, d_fine or rt_detr_v2, found {kind!r}")
     _refuse_unknown(settings)
-    theirs = {_rewrite(key, _OLD_TRANSFORMERS): tensor for key, tensor in tensors.items()}
+    theirs = {rewrite(key, _OLD_TRANSFORMERS): tensor for key, tensor in tensors.items()}
     fine = kind == "d_fine"
     score = theirs.get("model.enc_score_head.weight")
     if score is None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import pickle
 import struct
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -16,6 +17,12 @@ from detrx.errors import CheckpointError, TrustError
 
 MAX_HEADER = 64 * 2**20
 """Bytes of a safetensors header beyond which a file is refused."""
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    (PurePosixPath, "pathlib.PosixPath"),
+    (PurePosixPath, "pathlib._local.PosixPath"),
+]
+"""What training scripts put beside their weights, and which is only data: their arguments."""
 _PICKLE = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
@@ -82,7 +89,7 @@ def _check_header(path: Path) -> None:
 
 
 def read_pickled(path: Path) -> Any:
-    """What ``torch.save`` wrote, as long as it is tensors and plain containers.
+    """What ``torch.save`` wrote, as long as it is tensors, plain containers and argparse's Namespace.
 
     Raises:
         CheckpointError: missing, empty, truncated or not such a file.
@@ -94,7 +101,8 @@ def read_pickled(path: Path) -> Any:
             f"[read] {path} must be a file of torch.save, found {size} bytes that begin with {head!r}"
         )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_HARMLESS):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise TrustError(
             f"[read] {path} holds more than tensors and was not opened: {_refused(str(error))}. "
@@ -116,9 +124,22 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         CheckpointError: unreadable, or no state dict inside.
         TrustError: the file would run code.
     """
+    return read_weights(path)[0]
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """As ``read_tensors``, and the arguments of the script that saved them, where it kept them.
+
+    Raises:
+        CheckpointError: unreadable, or no state dict inside.
+        TrustError: the file would run code.
+    """
     if path.suffix == ".safetensors":
-        return read_safetensors(path)[0]
-    return state_dict(read_pickled(path), source=str(path))
+        return read_safetensors(path)[0], {}
+    found = read_pickled(path)
+    args = found.get("args") if isinstance(found, dict) else None
+    settings = dict(vars(args)) if isinstance(args, argparse.Namespace) else args
+    return state_dict(found, source=str(path)), settings if isinstance(settings, dict) else {}
 
 
 def state_dict(found: Any, *, source: str) -> dict[str, Tensor]:

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Union, overload
 
 from detrx.errors import ConfigError
-from detrx.models.config import RtConfig
+from detrx.models.config import DetrConfig, ModelConfig, RtConfig
 
 if TYPE_CHECKING:
+    from detrx.models.detr import Detr
     from detrx.models.rt import RtDetr
 
-__all__ = ["MODELS", "RtConfig", "build", "config_for"]
+    Model = Union[RtDetr, Detr]
+    """What ``build`` answers."""
+else:
+    Model = Any
+
+__all__ = [
+    "DETR_MODELS",
+    "MODELS",
+    "RT_MODELS",
+    "DetrConfig",
+    "Model",
+    "ModelConfig",
+    "RtConfig",
+    "build",
+    "config_for",
+]
 
 _S = RtConfig(name="rt-s", neck_depth=1, neck_expansion=0.5)
 _M = RtConfig(name="rt-m", backbone="hgnetv2_b2", neck_depth=2, decoder_layers=4)
@@ -40,13 +56,32 @@ _R34 = replace(_R18, name="rtdetrv2-r34", backbone="resnet34d", decoder_layers=4
 _R50M = replace(_R50, name="rtdetrv2-r50m", neck_expansion=0.5, eval_layer=2)
 _R101 = replace(_R50, name="rtdetrv2-r101", backbone="resnet101d", hidden=384, encoder_feedforward=2048)
 
-MODELS: dict[str, RtConfig] = {
+RT_MODELS: dict[str, RtConfig] = {
     config.name: config for config in (_N, _S, _M, _L, _X, _R18, _R34, _R50M, _R50, _R101)
 }
 """D-FINE's five sizes (arXiv 2410.13842) and RT-DETRv2's five (arXiv 2407.17140)."""
 
+_DETR = DetrConfig()
+_EDGE = DetrConfig(encoder_layers=3, decoder_layers=3, feedforward=1024, frozen_norm=False)
+DETR_MODELS: dict[str, DetrConfig] = {
+    "detr-r18": replace(_DETR, backbone="resnet18"),
+    "detr-r34": replace(_DETR, backbone="resnet34"),
+    "detr-r50": _DETR,
+    "detr-r50-dc5": replace(_DETR, dilated=True),
+    "detr-r101": replace(_DETR, backbone="resnet101"),
+    "detr-r101-dc5": replace(_DETR, backbone="resnet101", dilated=True),
+    "detr-mobilenetv2": replace(_EDGE, backbone="mobilenetv2_100"),
+    "detr-efficientvit-b0": replace(_EDGE, backbone="efficientvit_b0"),
+    "detr-repvit-m0-9": replace(_EDGE, backbone="repvit_m0_9"),
+}
+DETR_MODELS = {name: replace(config, name=name) for name, config in DETR_MODELS.items()}
+"""The published four (arXiv 2005.12872), smaller ResNets, and backbones for the edge with half the layers."""
 
-def config_for(name: str) -> RtConfig:
+MODELS: dict[str, ModelConfig] = {**RT_MODELS, **DETR_MODELS}
+"""Every model."""
+
+
+def config_for(name: str) -> ModelConfig:
     """The configuration of a name.
 
     Raises:
@@ -57,15 +92,33 @@ def config_for(name: str) -> RtConfig:
     return MODELS[name]
 
 
-def build(config: RtConfig, *, classes: int) -> RtDetr:
+@overload
+def build(config: RtConfig, *, classes: int) -> RtDetr: ...
+
+
+@overload
+def build(config: DetrConfig, *, classes: int) -> Detr: ...
+
+
+@overload
+def build(config: ModelConfig, *, classes: int) -> Model: ...
+
+
+def build(config: ModelConfig, *, classes: int) -> Any:
     """A freshly initialised model, on the CPU, in training mode.
 
     Raises:
-        ConfigError: no such backbone, or it has no maps of the wanted strides.
+        ConfigError: no such backbone, it has no maps of the wanted strides, or the head has not so many columns.
     """
-    # Here, so that the names can be read without torch.
-    from detrx.models.rt import RtDetr
-
     if classes < 1:
         raise ConfigError(f"[zoo] classes must be at least 1, got {classes}")
-    return RtDetr(config, classes=classes)
+    # Here, so that the names can be read without torch.
+    if isinstance(config, RtConfig):
+        from detrx.models.rt import RtDetr
+
+        return RtDetr(config, classes=classes)
+    if config.columns and len(config.columns) != classes:
+        raise ConfigError(f"[zoo] the head's columns stand for {len(config.columns)} classes, got {classes}")
+    from detrx.models.detr import Detr
+
+    return Detr(config, classes=classes)

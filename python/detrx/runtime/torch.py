@@ -23,11 +23,13 @@ class TorchBackend:
     """The eager model. One call at a time: a lock keeps threads apart."""
 
     batch: Optional[int] = None
+    free = True
+    """Pictures of any size are taken."""
 
     def __init__(self, path: Path, *, device: str = "auto", threads: Optional[int] = None) -> None:
         self._torch = _torch()
         from detrx.models.checkpoint import load_model
-        from detrx.models.head import decode
+        from detrx.models.head import answers, decode_outputs
 
         self._device = _choose(self._torch, device)
         if threads is not None:
@@ -36,7 +38,7 @@ class TorchBackend:
         model, self.info = load_model(path)
         layout = self._torch.channels_last
         self._model: Any = model.eval().to(device=self._device, memory_format=layout)
-        self._decode = decode
+        self._decode, self._answers = decode_outputs, answers
         self._lock = threading.Lock()
         self.description = f"PyTorch {self._torch.__version__} on {self._device}"
 
@@ -46,8 +48,7 @@ class TorchBackend:
             with self._lock, torch.inference_mode():
                 batch = torch.from_numpy(pixels).to(self._device, memory_format=torch.channels_last)
                 found = self._model(batch)
-                top = min(TOP, found.logits.shape[-2] * found.logits.shape[-1])
-                answer = self._decode(found.logits[-1].float(), found.boxes[-1].float(), top=top)
+                answer = self._decode(found, top=min(TOP, self._answers(found)))
                 scores, labels, boxes = (tensor.cpu().numpy() for tensor in answer)
         except torch.cuda.OutOfMemoryError as error:
             raise DeviceError(

@@ -10,7 +10,7 @@ import dataclasses
 from typing import Any, Dict, Optional, Tuple, TypeVar
 
 from detrx.errors import ConfigError
-from detrx.models.config import RtConfig
+from detrx.models.config import ModelConfig, RtConfig
 from detrx.train.config import TrainConfig
 
 OPEN = ("batch", "lr", "freeze_norm", "freeze_stages", "levels", "queries")
@@ -25,7 +25,7 @@ SMALL_CANVAS = 448
 T = TypeVar("T")
 
 
-def fill(config: TrainConfig, shape: RtConfig, *, pictures: int, most: int) -> TrainConfig:
+def fill(config: TrainConfig, shape: ModelConfig, *, pictures: int, most: int) -> TrainConfig:
     """Choose what is still open.
 
     Args:
@@ -35,7 +35,7 @@ def fill(config: TrainConfig, shape: RtConfig, *, pictures: int, most: int) -> T
         most: objects in the fullest picture.
     """
     small = pictures < SMALL
-    width = config.hidden or shape.decoder_hidden
+    width = config.hidden or (shape.decoder_hidden if isinstance(shape, RtConfig) else shape.hidden)
     chosen: Dict[str, Any] = {
         "batch": 4 if small else 16,
         "lr": learning_rate(width, tune=bool(config.weights)),
@@ -43,7 +43,7 @@ def fill(config: TrainConfig, shape: RtConfig, *, pictures: int, most: int) -> T
         "freeze_stages": 2 if small and config.backbone_weights else 0,
     }
     if not config.weights:  # a whole detector keeps its shape
-        chosen["levels"] = levels_for(shape, config.canvas)
+        chosen["levels"] = levels_for(shape, config.canvas) if isinstance(shape, RtConfig) else None
         chosen["queries"] = min(shape.queries, max(FEWEST_QUERIES, 3 * most))
     return dataclasses.replace(config, **{k: v for k, v in chosen.items() if getattr(config, k) is None})
 

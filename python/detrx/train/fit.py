@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from detrx.models.checkpoint import read_checkpoint
-from detrx.models.zoo import RtConfig
+from detrx.models.zoo import ModelConfig
 from detrx.tensors import Batch
 from detrx.train.config import TrainConfig
 from detrx.train.folder import BEST, STATE, RunFolder
@@ -35,7 +35,7 @@ class Kept:
     """What every checkpoint of the run says of itself."""
 
     info: ModelInfo
-    model: RtConfig
+    model: ModelConfig
     config: TrainConfig
 
 

@@ -18,8 +18,7 @@ from detrx.errors import CheckpointError, ConfigError
 from detrx.evaluation.coco import Metrics, Prediction
 from detrx.evaluation.run import ModelBackend, evaluate_backend
 from detrx.models.checkpoint import load_model
-from detrx.models.rt import RtDetr
-from detrx.models.zoo import RtConfig, build, config_for
+from detrx.models.zoo import Model, ModelConfig, build, config_for
 from detrx.train.config import TrainConfig
 from detrx.train.config_file import differences, to_yaml
 from detrx.train.curves import draw_curves, draw_scores
@@ -164,8 +163,8 @@ def run(config: TrainConfig, report: Report, *, extra_transform: ExtraTransform 
 
 
 def _shape_before(
-    config: TrainConfig, saved: Saved | None, start: tuple[RtDetr, ModelInfo] | None
-) -> RtConfig | None:
+    config: TrainConfig, saved: Saved | None, start: tuple[Model, ModelInfo] | None
+) -> ModelConfig | None:
     """The shape of the whole detector that the run began with, or None where it began with the zoo's."""
     if saved and config.weights:
         return saved.checkpoint.config
@@ -206,13 +205,13 @@ def _with_length(config: TrainConfig, *, batches: int) -> TrainConfig:
 
 def _make_trainer(
     config: TrainConfig,
-    shape: RtConfig,
+    shape: ModelConfig,
     train_set: Dataset,
     device: torch.device,
     report: Report,
     *,
     saved: Saved | None,
-    start: tuple[RtDetr, ModelInfo] | None,
+    start: tuple[Model, ModelInfo] | None,
 ) -> Trainer:
     seed_everything(config.seed)
     classes = len(train_set.names)
@@ -242,7 +241,9 @@ def _continue(saved: Saved | None, trainer: Trainer, folder: RunFolder) -> Posit
     return position
 
 
-def _check_same(saved: Saved, config: TrainConfig, shape: RtConfig, info: ModelInfo, report: Report) -> None:
+def _check_same(
+    saved: Saved, config: TrainConfig, shape: ModelConfig, info: ModelInfo, report: Report
+) -> None:
     """Refuse to go on with another model or other classes; name every other setting that changed.
 
     Raises:

@@ -20,8 +20,7 @@ from detrx.data.transforms import ExtraTransform
 from detrx.errors import CheckpointError, ConfigError, DataError, DeviceError
 from detrx.losses.config import LossConfig
 from detrx.models.backbone import load_backbone_weights
-from detrx.models.rt import RtDetr
-from detrx.models.zoo import RtConfig, build, config_for
+from detrx.models.zoo import DetrConfig, Model, ModelConfig, RtConfig, build, config_for
 from detrx.train.config import TrainConfig
 from detrx.train.defaults import settled
 from detrx.types import ModelInfo
@@ -90,12 +89,30 @@ def open_data(config: TrainConfig) -> Data:
     return Data(train, val)
 
 
-def model_config(config: TrainConfig, base: RtConfig | None = None) -> RtConfig:
+def model_config(config: TrainConfig, base: ModelConfig | None = None) -> ModelConfig:
     """The zoo's model, or that of the weights that a run starts from, with the run's changes.
 
     Raises:
         ConfigError: no such model, or a change that does not fit it.
     """
+    base = base or config_for(config.model)
+    return _detr_config(config, base) if isinstance(base, DetrConfig) else _rt_config(config, base)
+
+
+def _detr_config(config: TrainConfig, base: DetrConfig) -> DetrConfig:
+    """A head of one column a class; grey borders are part of the picture, as the loader lays them."""
+    for name in ("levels", "backbone_padding"):
+        if getattr(config, name):
+            raise ConfigError(f"[train] {name} is for the rt family, found it with {base.name}; leave it out")
+    wanted = {name: getattr(config, name) for name in ("backbone", "queries", "decoder_layers", "hidden")}
+    wanted["feedforward"] = None if config.hidden is None else 4 * config.hidden
+    changes: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+    learnt = bool(config.weights or config.backbone_weights)
+    changes.update(head_classes=0, columns=(), masked=False, frozen_norm=learnt)
+    return dataclasses.replace(base, **changes)
+
+
+def _rt_config(config: TrainConfig, base: RtConfig) -> RtConfig:
     wanted: dict[str, Any] = {
         "backbone": config.backbone,
         "backbone_padding": config.backbone_padding,
@@ -111,12 +128,12 @@ def model_config(config: TrainConfig, base: RtConfig | None = None) -> RtConfig:
         changes.setdefault("backbone_projection", False)
     if "levels" in changes:
         changes["points"] = ()
-    return dataclasses.replace(base or config_for(config.model), **changes)
+    return dataclasses.replace(base, **changes)
 
 
 def make_model(
-    config: TrainConfig, shape: RtConfig, *, classes: int, start: RtDetr | None = None
-) -> tuple[RtDetr, str]:
+    config: TrainConfig, shape: ModelConfig, *, classes: int, start: Model | None = None
+) -> tuple[Model, str]:
     """Build the model and give it the weights that it starts from; the second value says which, for the user.
 
     Args:
@@ -176,7 +193,7 @@ def describe(config: TrainConfig, train: Dataset, *, before: ModelInfo | None = 
         before: what the weights said that the run starts from or goes on from; pixels stay normalised as theirs.
     """
     start = config.weights or config.backbone_weights
-    pixels = {"mean": before.mean, "std": before.std} if before else {}
+    pixels: dict[str, Any] = {"mean": before.mean, "std": before.std} if before else {}
     return ModelInfo(
         model=config.model,
         names=train.names,
@@ -189,8 +206,10 @@ def describe(config: TrainConfig, train: Dataset, *, before: ModelInfo | None = 
     )
 
 
-def loss_for(config: LossConfig, shape: RtConfig) -> LossConfig:
+def loss_for(config: LossConfig, shape: ModelConfig) -> LossConfig:
     """The losses with the bins of the model that they teach."""
+    if not isinstance(shape, RtConfig):
+        raise ConfigError(f"[train] {shape.name} has no losses here; train one of the rt family, as rt-n")
     return dataclasses.replace(config, bins=shape.bins, reg_scale=shape.reg_scale, up=shape.up)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from detrx.errors import CheckpointError
 from detrx.models.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
-from detrx.models.zoo import RtConfig
+from detrx.models.zoo import ModelConfig
 from detrx.train.config import TrainConfig
 from detrx.train.config_file import config_from, plain
 from detrx.train.loop import Health, Trainer
@@ -60,7 +60,7 @@ def save_state(
     position: Position,
     *,
     info: ModelInfo,
-    model_config: RtConfig,
+    model_config: ModelConfig,
     config: TrainConfig,
 ) -> None:
     """Write everything at once: whole or not at all.
@@ -87,7 +87,7 @@ def save_state(
 
 
 def save_best(
-    path: Path, trainer: Trainer, *, info: ModelInfo, model_config: RtConfig, extra: dict[str, Any]
+    path: Path, trainer: Trainer, *, info: ModelInfo, model_config: ModelConfig, extra: dict[str, Any]
 ) -> None:
     """Write the averaged weights alone.
 
