@@ -12,5 +12,6 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.attr("BUILT_WITH") = py::make_tuple(DETRX_BUILT_WITH);
   py::register_exception<detrx::ArgumentError>(m, "ArgumentError", PyExc_ValueError);
   py::register_exception<detrx::DeviceError>(m, "DeviceError", PyExc_RuntimeError);
+  detrx::bind_losses(m);
   detrx::bind_ops(m);
 }

@@ -97,9 +97,33 @@ DETRX_INLINE void load_some(const Item* from, std::int64_t count, float fill,
   for (std::int64_t lane = 0; lane < count; ++lane) to[lane] = to_float(from[lane]);
 }
 
+// As load_some. `room` >= count items may be read: where they fill the lanes that is faster.
+template <typename Lanes, typename Item>
+DETRX_INLINE void load_within(const Item* from, std::int64_t count, std::int64_t room, float fill,
+                              typename Lanes::Floats& to) {
+  if (room < Lanes::kCount) {
+    load_some<Lanes>(from, count, fill, to);
+    return;
+  }
+  using Words = typename Lanes::Words;
+  Words number;
+  for (std::uint32_t lane = 0; lane < Lanes::kCount; ++lane) number[lane] = lane;
+  typename Lanes::Floats all;
+  load_floats<Lanes>(from, all);
+  to = number < static_cast<std::uint32_t>(count) ? all : typename Lanes::Floats{} + fill;
+}
+
 template <typename Lanes, typename Item>
 DETRX_INLINE void store_some(const typename Lanes::Floats& from, std::int64_t count, Item* to) {
   for (std::int64_t lane = 0; lane < count; ++lane) to[lane] = from_float<Item>(from[lane]);
+}
+
+template <typename Lanes>
+DETRX_INLINE float greatest_lane(const typename Lanes::Floats& x) {
+  float greatest = x[0];
+  for (int lane = 1; lane < Lanes::kCount; ++lane)
+    greatest = x[lane] > greatest ? x[lane] : greatest;
+  return greatest;
 }
 
 template <typename Lanes>
@@ -138,11 +162,12 @@ DETRX_INLINE void exp_of_nonpositive(const typename Lanes::Floats& x,
   result = series * scale;
 }
 
-// The sigmoid of x, and softplus(x) = log(1 + e^x) = -log(1 - sigmoid(x)), each to 3e-7 of itself;
-// softplus(-x) is softplus(x) - x. NaN stays NaN.
+// The sigmoid of x, and log1p(e^-|x|), each to 3e-7 of itself: softplus(x) = log(1 + e^x), which is
+// -log(1 - sigmoid(x)), is that plus x where x is positive, and log(sigmoid(x)) is x where x is
+// negative less that. NaN stays NaN.
 template <typename Lanes>
-DETRX_INLINE void sigmoid_softplus(const typename Lanes::Floats& x, typename Lanes::Floats& sigmoid,
-                                   typename Lanes::Floats& softplus) {
+DETRX_INLINE void sigmoid_log1p(const typename Lanes::Floats& x, typename Lanes::Floats& sigmoid,
+                                typename Lanes::Floats& log1p) {
   using Floats = typename Lanes::Floats;
   using Words = typename Lanes::Words;
   Words bits;
@@ -162,8 +187,40 @@ DETRX_INLINE void sigmoid_softplus(const typename Lanes::Floats& x, typename Lan
   series = series * square + 4.0025124e-1F;
   series = series * square + 6.6666311e-1F;
   series = series * square + 2.0F;
-  softplus = series * u + (x < 0 ? Floats{} : x);
+  log1p = series * u;
   sigmoid = x < 0 ? e * large : large;
 }
+
+template <typename Lanes>
+DETRX_INLINE void sigmoid_softplus(const typename Lanes::Floats& x, typename Lanes::Floats& sigmoid,
+                                   typename Lanes::Floats& softplus) {
+  sigmoid_log1p<Lanes>(x, sigmoid, softplus);
+  softplus += x < 0 ? typename Lanes::Floats{} : x;
+}
+
+// A body, which is a class with an inlined template run<Lanes>(args...), compiled once for each
+// instruction set.
+template <typename Body, typename Result, typename... Args>
+struct Entries {
+  using Entry = Result (*)(Args...);
+#if DETRX_X86
+  static DETRX_AVX512 Result wide(Args... args) {
+    return Body::template run<FloatLanes<16>>(args...);
+  }
+  static DETRX_AVX2 Result middle(Args... args) {
+    return Body::template run<FloatLanes<8>>(args...);
+  }
+#endif
+  static Result plain(Args... args) { return Body::template run<FloatLanes<4>>(args...); }
+
+  // The one for this machine.
+  static Entry best() {
+#if DETRX_X86
+    if (has_avx512()) return wide;
+    if (has_avx2()) return middle;
+#endif
+    return plain;
+  }
+};
 
 }  // namespace detrx

@@ -1,0 +1,164 @@
+#include "cpu/cross_entropy.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "cpu/owners.h"
+#include "cpu/parallel.h"
+#include "cpu/softmax.h"
+
+namespace detrx::cpu {
+namespace {
+
+constexpr const char* kWhere = "cross_entropy";
+
+// How many queries one thread takes at a time, and how many logits are worth a thread.
+constexpr std::int64_t kQueries = 64;
+constexpr std::int64_t kLogits = 1 << 14;
+
+// Stands in for a sum of weights of zero.
+constexpr float kTinyWeight = 1e-12F;
+
+struct Problem {
+  Problem(const AnyView<4>& logits, const TensorView<const std::int64_t, 2>& label,
+          const TensorView<const std::int32_t, 3>& owner, float weight_of_none, int threads)
+      : stages(logits.shape[0]),
+        images(logits.shape[1]),
+        queries(logits.shape[2]),
+        classes(logits.shape[3]),
+        targets(label.shape[1]),
+        blocks((queries + kQueries - 1) / kQueries),
+        stride(logits.stride),
+        labels(label.data),
+        owners(kWhere, owner, {stages, images, queries}, targets),
+        no_object(weight_of_none) {
+    require_device(kWhere, "logits", logits, Device::cpu);
+    require(classes >= 1, "[cross_entropy] logits must have a last class for no object, got none");
+    require(classes <= 1 || stride[3] == 1,
+            "[cross_entropy] the classes of logits must be adjacent; pass logits.contiguous()");
+    require_shape(kWhere, "labels", label, {images, targets});
+    require_contiguous(kWhere, "labels", label);
+    require(threads >= 1, "[cross_entropy] threads must be >= 1, got ", threads);
+  }
+
+  std::int64_t tasks() const noexcept { return stages * images * blocks; }
+
+  std::int64_t label(std::int64_t image, std::int64_t target) const {
+    const std::int64_t label = labels[image * targets + target];
+    require(label >= 0 && label < classes - 1, "[cross_entropy] labels must be in [0, ",
+            classes - 1, "), got ", label, " for target ", target, " of image ", image);
+    return label;
+  }
+
+  std::int64_t stages, images, queries, classes, targets, blocks;
+  std::array<std::int64_t, 4> stride;
+  const std::int64_t* labels;
+  Owners owners;
+  float no_object;
+};
+
+// One query: where its logits lie, and what they are taught.
+struct Query {
+  std::int64_t at;    // offset into logits
+  std::int64_t room;  // how many items may be read there
+  std::int64_t row;   // its number among all queries of all stages
+  std::int64_t wanted;
+  float weight;
+};
+
+template <typename Work>
+void visit(const Problem& p, std::int64_t task, const Work& work) {
+  const std::int64_t stage = task / (p.images * p.blocks), image = task / p.blocks % p.images;
+  const std::int64_t first = task % p.blocks * kQueries;
+  const std::int64_t end = std::min(first + kQueries, p.queries);
+  const std::int32_t* const owners = p.owners.row(stage, image);
+  const bool whole = p.stride[2] == p.classes;
+  for (std::int64_t q = first; q < end; ++q) {
+    Query query{};
+    query.at = stage * p.stride[0] + image * p.stride[1] + q * p.stride[2];
+    query.room = whole ? (p.queries - q) * p.classes : p.classes;
+    query.row = (stage * p.images + image) * p.queries + q;
+    query.wanted = p.classes - 1;
+    query.weight = p.no_object;
+    if (owners[q] >= 0) {
+      query.wanted = p.label(image, p.owners.target(owners, q));
+      query.weight = 1.0F;
+    }
+    work(query);
+  }
+}
+
+}  // namespace
+
+void cross_entropy(const AnyView<4>& logits, const TensorView<const std::int64_t, 2>& labels,
+                   const TensorView<const std::int32_t, 3>& owners, float no_object,
+                   const TensorView<float, 1>& means, const TensorView<float, 3>& log_sums,
+                   const TensorView<float, 1>& weights, int threads) {
+  const Problem p(logits, labels, owners, no_object, threads);
+  require_shape(kWhere, "means", means, {p.stages});
+  require_shape(kWhere, "weights", weights, {p.stages});
+  require_shape(kWhere, "log_sums", log_sums, {p.stages, p.images, p.queries});
+  require_contiguous(kWhere, "log_sums", log_sums);
+  std::vector<double> losses(static_cast<std::size_t>(p.tasks())), weighed(losses.size());
+  dispatch_float(logits.dtype, [&](auto type) {
+    using Item = typename decltype(type)::type;
+    const auto* const x = logits.template items<const Item>().data;
+    const auto log_sum_exp = LogSumExpEntries<Item>::best();
+    parallel(p.tasks(), worth(logits.size(), kLogits, threads), [&](std::int64_t task) {
+      double loss = 0.0, weight = 0.0;
+      visit(p, task, [&](const Query& q) {
+        const float log_sum = log_sum_exp(x + q.at, p.classes, q.room);
+        log_sums.data[q.row] = log_sum;
+        loss += static_cast<double>(q.weight * (log_sum - to_float(x[q.at + q.wanted])));
+        weight += static_cast<double>(q.weight);
+      });
+      losses[static_cast<std::size_t>(task)] = loss;
+      weighed[static_cast<std::size_t>(task)] = weight;
+    });
+  });
+  sum_stages(losses, 1.0F, means);
+  sum_stages(weighed, 1.0F, weights);
+  for (std::int64_t stage = 0; stage < p.stages; ++stage) {
+    float& weight = weights.data[stage * weights.stride[0]];
+    weight = std::max(weight, kTinyWeight);
+    means.data[stage * means.stride[0]] /= weight;
+  }
+}
+
+void cross_entropy_backward(const TensorView<const float, 1>& grad, const AnyView<4>& logits,
+                            const TensorView<const std::int64_t, 2>& labels,
+                            const TensorView<const std::int32_t, 3>& owners, float no_object,
+                            const TensorView<const float, 3>& log_sums,
+                            const TensorView<const float, 1>& weights,
+                            const AnyView<4>& grad_logits, int threads) {
+  const Problem p(logits, labels, owners, no_object, threads);
+  require_shape(kWhere, "grad", grad, {p.stages});
+  require_shape(kWhere, "weights", weights, {p.stages});
+  require_shape(kWhere, "log_sums", log_sums, {p.stages, p.images, p.queries});
+  require_contiguous(kWhere, "log_sums", log_sums);
+  require_shape(kWhere, "grad_logits", grad_logits, logits.shape);
+  require_contiguous(kWhere, "grad_logits", grad_logits);
+  require(grad_logits.dtype == logits.dtype && grad_logits.device == Device::cpu,
+          "[cross_entropy] grad_logits must be of the type and device of logits");
+  dispatch_float(logits.dtype, [&](auto type) {
+    using Item = typename decltype(type)::type;
+    const auto* const x = logits.template items<const Item>().data;
+    Item* const to = grad_logits.template items<Item>().data;
+    const auto scaled_softmax = ScaledSoftmaxEntries<Item>::best();
+    parallel(p.tasks(), worth(logits.size(), kLogits, threads), [&](std::int64_t task) {
+      const std::int64_t stage = task / (p.images * p.blocks);
+      const float unit =
+          grad.data[stage * grad.stride[0]] / weights.data[stage * weights.stride[0]];
+      visit(p, task, [&](const Query& q) {
+        const float scale = unit * q.weight, log_sum = log_sums.data[q.row];
+        Item* const row = to + q.row * p.classes;
+        scaled_softmax(x + q.at, p.classes, q.room, log_sum, scale, row);
+        const float share = std::exp(to_float(x[q.at + q.wanted]) - log_sum);
+        row[q.wanted] = from_float<Item>(scale * (share - 1.0F));
+      });
+    });
+  });
+}
+
+}  // namespace detrx::cpu

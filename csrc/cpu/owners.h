@@ -1,0 +1,79 @@
+// What all losses share: which target each query owns, and sums that come out the same whatever
+// the number of threads.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "core/tensor_view.h"
+
+namespace detrx::cpu {
+
+// Owners (L, B, Q), or (1, B, Q) for all stages alike: the target in [0, targets) that each query
+// owns, or a negative number for none.
+class Owners {
+ public:
+  Owners(const char* where, const TensorView<const std::int32_t, 3>& owners,
+         const std::array<std::int64_t, 3>& shape, std::int64_t targets)
+      : view_(owners), where_(where), targets_(targets) {
+    const auto& [stages, images, queries] = shape;
+    const bool fits = (owners.shape[0] == stages || owners.shape[0] == 1) &&
+                      owners.shape[1] == images && owners.shape[2] == queries;
+    require(fits, "[", where, "] owners must have shape ", text(shape), " or (1, ", images, ", ",
+            queries, "), got ", text(owners.shape));
+    require(queries <= 1 || owners.stride[2] == 1, "[", where,
+            "] the queries of owners must be adjacent; pass owners.contiguous()");
+    if (owners.shape[0] == 1) view_.stride[0] = 0;
+  }
+
+  const std::int32_t* row(std::int64_t stage, std::int64_t image) const noexcept {
+    return view_.data + stage * view_.stride[0] + image * view_.stride[1];
+  }
+
+  // The first query from `from` on that owns a target, or `end`.
+  static std::int64_t next(const std::int32_t* row, std::int64_t from, std::int64_t end) noexcept {
+    // A negative number is one whose highest bit is set: most queries own nothing, eight at a time.
+    for (; from + 8 <= end; from += 8) {
+      std::int32_t all = -1;
+      for (std::int64_t i = 0; i < 8; ++i) all &= row[from + i];
+      if (all >= 0) break;
+    }
+    while (from < end && row[from] < 0) ++from;
+    return from;
+  }
+
+  std::int64_t target(const std::int32_t* row, std::int64_t query) const {
+    const std::int64_t target = row[query];
+    require(target < targets_, "[", where_, "] owners must be below ", targets_,
+            ", the number of targets, got ", target);
+    return target;
+  }
+
+ private:
+  TensorView<const std::int32_t, 3> view_;
+  const char* where_;
+  std::int64_t targets_;
+};
+
+// How many threads are worth waking for `items` of work, of which a thread should have `each`.
+inline int worth(std::int64_t items, std::int64_t each, int threads) noexcept {
+  return static_cast<int>(std::min<std::int64_t>(threads, 1 + items / each));
+}
+
+// Adds up the parts of each stage, in order.
+//   parts (stages, parts of a stage)
+inline void sum_stages(const std::vector<double>& parts, float normaliser,
+                       const TensorView<float, 1>& sums) {
+  const std::int64_t stages = sums.shape[0];
+  const std::int64_t each = stages ? static_cast<std::int64_t>(parts.size()) / stages : 0;
+  for (std::int64_t stage = 0; stage < stages; ++stage) {
+    double sum = 0.0;
+    for (std::int64_t i = 0; i < each; ++i) {
+      sum += parts[static_cast<std::size_t>(stage * each + i)];
+    }
+    sums.data[stage * sums.stride[0]] = static_cast<float>(sum / static_cast<double>(normaliser));
+  }
+}
+
+}  // namespace detrx::cpu
