@@ -4,7 +4,7 @@ Arrays are NumPy arrays of the stated type (those that are written must be writa
 tensors, which torch.utils.dlpack.to_dlpack makes. Floats are capsules or arrays of float32, float16 or bfloat16.
 """
 
-from typing import Any, Optional, Sequence, Tuple
+from typing import Any, ClassVar, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,17 @@ BUILT_WITH: Tuple[str, ...]
 
 class ArgumentError(ValueError): ...
 class DeviceError(RuntimeError): ...
+
+class Overlap:
+    iou: ClassVar[Overlap]
+    giou: ClassVar[Overlap]
+    diou: ClassVar[Overlap]
+    ciou: ClassVar[Overlap]
+
+class FocalKind:
+    focal: ClassVar[FocalKind]
+    varifocal: ClassVar[FocalKind]
+    mal: ClassVar[FocalKind]
 
 def assign(
     cost: NDArray[np.float32],
@@ -42,5 +53,98 @@ def deform_attn_backward(
     grad_values: NDArray[np.float32],
     grad_locations: NDArray[np.float32],
     grad_weights: NDArray[np.float32],
+    threads: int,
+) -> None: ...
+def box_loss(
+    boxes: Any,
+    truths: NDArray[np.float32],
+    owners: NDArray[np.int32],
+    kind: Overlap,
+    normaliser: float,
+    l1: NDArray[np.float32],
+    away: NDArray[np.float32],
+    iou: NDArray[np.float32],
+    threads: int,
+) -> None: ...
+def box_loss_backward(
+    grad_l1: NDArray[np.float32],
+    grad_away: NDArray[np.float32],
+    boxes: Any,
+    truths: NDArray[np.float32],
+    owners: NDArray[np.int32],
+    kind: Overlap,
+    normaliser: float,
+    grad_boxes: Any,
+    threads: int,
+) -> None: ...
+def cross_entropy(
+    logits: Any,
+    labels: NDArray[np.int64],
+    owners: NDArray[np.int32],
+    no_object: float,
+    means: NDArray[np.float32],
+    log_sums: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    threads: int,
+) -> None: ...
+def cross_entropy_backward(
+    grad: NDArray[np.float32],
+    logits: Any,
+    labels: NDArray[np.int64],
+    owners: NDArray[np.int32],
+    no_object: float,
+    log_sums: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    grad_logits: Any,
+    threads: int,
+) -> None: ...
+def fgl_loss(
+    edges: Any,
+    references: NDArray[np.float32],
+    truths: NDArray[np.float32],
+    owners: NDArray[np.int32],
+    iou: NDArray[np.float32],
+    reg_scale: float,
+    up: float,
+    normaliser: float,
+    sums: NDArray[np.float32],
+    threads: int,
+) -> None: ...
+def fgl_loss_backward(
+    grad: NDArray[np.float32],
+    edges: Any,
+    references: NDArray[np.float32],
+    truths: NDArray[np.float32],
+    owners: NDArray[np.int32],
+    iou: NDArray[np.float32],
+    reg_scale: float,
+    up: float,
+    normaliser: float,
+    grad_edges: Any,
+    threads: int,
+) -> None: ...
+def focal_loss(
+    logits: Any,
+    labels: NDArray[np.int64],
+    owners: NDArray[np.int32],
+    quality: Optional[NDArray[np.float32]],
+    kind: FocalKind,
+    alpha: float,
+    gamma: float,
+    normaliser: float,
+    sums: NDArray[np.float32],
+    threads: int,
+) -> None: ...
+def focal_loss_backward(
+    grad: NDArray[np.float32],
+    logits: Any,
+    labels: NDArray[np.int64],
+    owners: NDArray[np.int32],
+    quality: Optional[NDArray[np.float32]],
+    kind: FocalKind,
+    alpha: float,
+    gamma: float,
+    normaliser: float,
+    grad_logits: Any,
     threads: int,
 ) -> None: ...
