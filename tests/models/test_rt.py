@@ -11,6 +11,7 @@ from detrx.errors import ConfigError
 from detrx.models.config import RtConfig
 from detrx.models.layers import ConvNorm, RepVgg
 from detrx.models.rt import RtDetr
+from detrx.models.encoder import HybridEncoder
 from detrx.models.zoo import MODELS, build, config_for
 from detrx.tensors import DenoiseQueries
 
@@ -27,8 +28,10 @@ TINY = RtConfig(
     queries=30,
 )
 TINY_V2 = replace(TINY, head="rtdetrv2", neck="csp")
-# Millions of parameters at 80 classes: D-FINE's and RT-DETRv2's own numbers, frozen norms counted in.
+TINY_LIGHT = replace(TINY, neck="light", attention_levels=(32,))
+# Millions of parameters at 80 classes: but for rt-p D-FINE's and RT-DETRv2's own numbers, frozen norms counted in.
 SIZES = {
+    "rt-p": 1.7,
     "rt-n": 3.8,
     "rt-s": 10.3,
     "rt-m": 19.6,
@@ -48,7 +51,7 @@ def test_sizes_are_the_published_ones(name: str) -> None:
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(SIZES[name], abs=0.06)
 
 
-@pytest.mark.parametrize("config", [TINY, TINY_V2], ids=["dfine", "rtdetrv2"])
+@pytest.mark.parametrize("config", [TINY, TINY_V2, TINY_LIGHT], ids=["dfine", "rtdetrv2", "light"])
 @pytest.mark.parametrize("levels", [(8,), (32,), (8, 16), (16, 32), (8, 16, 32), (4, 8, 16)])
 def test_any_levels_on_any_canvas(config: RtConfig, levels: tuple[int, ...]) -> None:
     model = build(replace(config, levels=levels), classes=3).eval()
@@ -72,6 +75,16 @@ def test_variants_by_replace() -> None:
     with torch.no_grad():
         out = build(config, classes=3).eval()(torch.randn(1, 3, 64, 64))
     assert out.boxes.shape == (1, 1, 50, 4)
+
+
+def test_attention_to_a_pooled_map_reaches_every_cell() -> None:
+    maps = [torch.randn(1, count, 64 // stride, 96 // stride) for count, stride in ((24, 8), (40, 16))]
+    encoder = HybridEncoder([24, 40], replace(TINY_LIGHT, levels=(8, 16))).eval()
+    assert [attention.pool for attention in encoder.encoder] == [2]
+    maps[1].requires_grad_()
+    encoder(maps)[1][0, :, 0, 0].sum().backward()
+    assert maps[1].grad is not None
+    assert bool((maps[1].grad.abs().sum(1) > 0).all())
 
 
 def test_a_canvas_off_the_grid_is_refused() -> None:
@@ -133,7 +146,7 @@ def test_only_the_answering_layer_runs_in_eval_mode() -> None:
     assert calls == [0, 1]
 
 
-@pytest.mark.parametrize("config", [TINY, TINY_V2], ids=["dfine", "rtdetrv2"])
+@pytest.mark.parametrize("config", [TINY, TINY_V2, TINY_LIGHT], ids=["dfine", "rtdetrv2", "light"])
 def test_fused_answers_alike_with_fewer_parts(config: RtConfig) -> None:
     torch.manual_seed(0)
     model = build(config, classes=3)
@@ -204,7 +217,7 @@ def test_settings_out_of_range(change: dict[str, object], said: str) -> None:
 
 
 def test_names_of_the_zoo() -> None:
-    assert list(MODELS)[:5] == ["rt-n", "rt-s", "rt-m", "rt-l", "rt-x"]
+    assert list(MODELS)[:6] == ["rt-p", "rt-n", "rt-s", "rt-m", "rt-l", "rt-x"]
     with pytest.raises(ConfigError, match="rt-n"):
         config_for("rt-q")
     with pytest.raises(ConfigError, match="classes"):

@@ -29,14 +29,15 @@ class RtConfig:
     """Channels of the encoder."""
     heads: int = 8
     """Attention heads of encoder and decoder."""
-    neck: Literal["csp", "elan"] = "elan"
-    """How maps are fused: RT-DETR's CSPRepLayer or D-FINE's RepNCSPELAN4."""
+    neck: Literal["csp", "elan", "light"] = "elan"
+    """How maps are fused: RT-DETR's CSPRepLayer, D-FINE's RepNCSPELAN4, or a sum and depthwise blocks for CPUs."""
     neck_depth: int = 3
-    """RepVGG blocks in each fusion layer."""
+    """RepVGG blocks (light: depthwise ones) in each fusion layer."""
     neck_expansion: float = 1.0
-    """Inner channels of a fusion layer as a share of ``hidden`` (elan: of half of it)."""
+    """Inner channels of a fusion layer as a share of ``hidden`` (elan: of half of it; light: none)."""
     attention_levels: tuple[int, ...] = ()
-    """Strides whose maps pass through self-attention; empty means the deepest."""
+    """Strides whose maps pass through self-attention; empty means the deepest. 32 without such a level attends to the
+    deepest map, pooled to that stride."""
     encoder_layers: int = 1
     """Self-attention layers on each of those maps."""
     encoder_feedforward: int = 1024
@@ -70,9 +71,9 @@ class RtConfig:
                     f"[RtConfig] {name} must be a multiple of 4 * heads = {4 * self.heads}, "
                     f"got {getattr(self, name)}"
                 )
-        if self.head not in POINTS or self.neck not in ("csp", "elan"):
+        if self.head not in POINTS or self.neck not in ("csp", "elan", "light"):
             raise ConfigError(
-                "[RtConfig] head must be dfine or rtdetrv2 and neck csp or elan, "
+                "[RtConfig] head must be dfine or rtdetrv2 and neck csp, elan or light, "
                 f"got {self.head!r} and {self.neck!r}"
             )
         if self.queries < 1 or self.decoder_layers < 1 or self.bins < 4 or self.bins % 2:
@@ -95,9 +96,9 @@ class RtConfig:
             )
         if any(fine * 2 != coarse for fine, coarse in zip(self.levels, self.levels[1:])):
             raise ConfigError(f"[RtConfig] each level must double the one before, got {self.levels}")
-        if not set(self.attention_levels) <= set(self.levels):
+        if not set(self.attention_levels) <= {*self.levels, 32}:
             raise ConfigError(
-                f"[RtConfig] attention_levels must be among the levels {self.levels}, "
+                f"[RtConfig] attention_levels must be 32 or among the levels {self.levels}, "
                 f"got {self.attention_levels}"
             )
         if self.points and len(self.points) != len(self.levels):

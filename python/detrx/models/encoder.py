@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from detrx.models.cache import TensorCache
 from detrx.models.config import RtConfig
-from detrx.models.layers import ConvNorm, CspRep, ElanRep, ScDown, SelfAttention
+from detrx.models.layers import ConvNorm, CspRep, ElanRep, LightFuse, ScDown, SelfAttention
 
 
 def position_embedding(height: int, width: int, channels: int) -> Tensor:
@@ -41,10 +41,15 @@ class EncoderLayer(nn.Module):
 
 
 class LevelAttention(nn.Module):
-    """Self-attention among all cells of one map (AIFI): (B, C, h, w) -> the same shape."""
+    """Self-attention among all cells of one map (AIFI): (B, C, h, w) -> the same shape.
 
-    def __init__(self, config: RtConfig) -> None:
+    With ``pool`` the cells are means of pool x pool, and what they learn is added to the map: a sixteenth of the
+    pairs for pool 2.
+    """
+
+    def __init__(self, config: RtConfig, *, pool: int = 1) -> None:
         super().__init__()
+        self.pool = pool
         self.layers = nn.ModuleList(
             EncoderLayer(config.hidden, heads=config.heads, feedforward=config.encoder_feedforward)
             for _ in range(config.encoder_layers)
@@ -52,6 +57,12 @@ class LevelAttention(nn.Module):
         self._positions = TensorCache()
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.pool == 1:
+            return self._attend(x)
+        seen = self._attend(F.avg_pool2d(x, self.pool))
+        return x + F.interpolate(seen, scale_factor=float(self.pool), mode="nearest")
+
+    def _attend(self, x: Tensor) -> Tensor:
         channels, height, width = x.shape[1:]
         (position,) = self._positions.get(
             (height, width), x, lambda: (position_embedding(height, width, channels),)
@@ -70,8 +81,11 @@ class HybridEncoder(nn.Module):
         width, steps = config.hidden, len(channels) - 1
         self.input_proj = nn.ModuleList(ConvNorm(count, width) for count in channels)
         strides = config.attention_levels or config.levels[-1:]
-        self.attention_at = [config.levels.index(stride) for stride in strides]
-        self.encoder = nn.ModuleList(LevelAttention(config) for _ in strides)
+        deepest = config.levels[-1]
+        self.attention_at = [config.levels.index(min(stride, deepest)) for stride in strides]
+        self.encoder = nn.ModuleList(
+            LevelAttention(config, pool=max(stride // deepest, 1)) for stride in strides
+        )
         self.lateral_convs = nn.ModuleList(
             ConvNorm(width, width, act="silu" if config.neck == "csp" else "") for _ in range(steps)
         )
@@ -90,16 +104,24 @@ class HybridEncoder(nn.Module):
             at = len(maps) - 1 - i
             maps[at] = lateral(maps[at])
             wide = F.interpolate(maps[at], scale_factor=2.0, mode="nearest")
-            maps[at - 1] = block(torch.cat([wide, maps[at - 1]], 1))
+            maps[at - 1] = _join(block, wide, maps[at - 1])
         return maps
 
     def _up(self, maps: list[Tensor]) -> list[Tensor]:
         for at, (halve, block) in enumerate(zip(self.downsample_convs, self.pan_blocks), 1):
-            maps[at] = block(torch.cat([halve(maps[at - 1]), maps[at]], 1))
+            maps[at] = _join(block, halve(maps[at - 1]), maps[at])
         return maps
 
 
+def _join(block: nn.Module, first: Tensor, second: Tensor) -> Tensor:
+    if isinstance(block, LightFuse):
+        return cast(Tensor, block(first, second))
+    return cast(Tensor, block(torch.cat([first, second], 1)))
+
+
 def _fusion(config: RtConfig) -> nn.Module:
+    if config.neck == "light":
+        return LightFuse(config.hidden, blocks=config.neck_depth)
     kind = ElanRep if config.neck == "elan" else CspRep
     return kind(2 * config.hidden, config.hidden, blocks=config.neck_depth, expansion=config.neck_expansion)
 

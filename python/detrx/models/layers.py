@@ -145,6 +145,26 @@ class ElanRep(nn.Module):
         return cast(Tensor, self.cv4(torch.cat([whole, once, twice], 1)))
 
 
+class LightFuse(nn.Module):
+    """A cheap fusion layer: the maps are added; each block then looks around within a channel, and across channels."""
+
+    def __init__(self, channels: int, *, blocks: int, act: str = "silu") -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                ConvNorm(channels, channels, kernel=5, groups=channels, act=act),
+                ConvNorm(channels, channels, act=act),
+            )
+            for _ in range(blocks)
+        )
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        x = first + second
+        for block in self.blocks:
+            x = x + block(x)
+        return x
+
+
 class ScDown(nn.Module):
     """Halve the map: a 1x1 over channels, then a 3x3 of stride 2 on each (YOLOv10, arXiv 2405.14458)."""
 

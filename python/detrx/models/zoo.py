@@ -42,6 +42,15 @@ _N = RtConfig(
     encoder_feedforward=512,
     decoder_feedforward=512,
 )
+_P = replace(
+    _N,
+    name="rt-p",
+    backbone="mobilenetv2_100",
+    levels=(8, 16),
+    neck="light",
+    attention_levels=(32,),
+    decoder_layers=2,
+)
 _X = replace(_L, name="rt-x", backbone="hgnetv2_b5", hidden=384, encoder_feedforward=2048, reg_scale=8.0)
 _R50 = RtConfig(name="rtdetrv2-r50", backbone="resnet50d", head="rtdetrv2", neck="csp", decoder_layers=6)
 _R18 = replace(
@@ -57,9 +66,9 @@ _R50M = replace(_R50, name="rtdetrv2-r50m", neck_expansion=0.5, eval_layer=2)
 _R101 = replace(_R50, name="rtdetrv2-r101", backbone="resnet101d", hidden=384, encoder_feedforward=2048)
 
 RT_MODELS: dict[str, RtConfig] = {
-    config.name: config for config in (_N, _S, _M, _L, _X, _R18, _R34, _R50M, _R50, _R101)
+    config.name: config for config in (_P, _N, _S, _M, _L, _X, _R18, _R34, _R50M, _R50, _R101)
 }
-"""D-FINE's five sizes (arXiv 2410.13842) and RT-DETRv2's five (arXiv 2407.17140)."""
+"""A small one for CPUs, D-FINE's five sizes (arXiv 2410.13842) and RT-DETRv2's five (arXiv 2407.17140)."""
 
 _DETR = DetrConfig()
 _EDGE = DetrConfig(encoder_layers=3, decoder_layers=3, feedforward=1024, frozen_norm=False)
