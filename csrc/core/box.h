@@ -28,11 +28,10 @@ DETRX_HD inline Corners to_corners(const Box& box) {
 }
 
 // The one that is less or greater; NaN where either is NaN.
-DETRX_HD inline float least(float a, float b) { return b < a || b != b ? b : a; }
-DETRX_HD inline float greatest(float a, float b) { return b > a || b != b ? b : a; }
+DETRX_HD inline float lesser(float a, float b) { return b < a || b != b ? b : a; }
+DETRX_HD inline float greater(float a, float b) { return b > a || b != b ? b : a; }
 
-// How much of a change of a passes into least(a, b), or of b's opposite into greatest: equals
-// share.
+// How much of a change of a passes into lesser(a, b), or of b into greater(a, b): equals share.
 DETRX_HD inline float share_of_less(float a, float b) {
   return a < b ? 1.0F : (a == b ? 0.5F : 0.0F);
 }
@@ -48,27 +47,27 @@ struct Meeting {
 DETRX_HD inline Meeting meet(const Box& a, const Box& b) {
   const Corners p = to_corners(a), t = to_corners(b);
   Meeting m;
-  m.inter_w = least(p.x1, t.x1) - greatest(p.x0, t.x0);
-  m.inter_h = least(p.y1, t.y1) - greatest(p.y0, t.y0);
-  m.hull_w = greatest(p.x1, t.x1) - least(p.x0, t.x0);
-  m.hull_h = greatest(p.y1, t.y1) - least(p.y0, t.y0);
-  m.inter = greatest(m.inter_w, 0.0F) * greatest(m.inter_h, 0.0F);
+  m.inter_w = lesser(p.x1, t.x1) - greater(p.x0, t.x0);
+  m.inter_h = lesser(p.y1, t.y1) - greater(p.y0, t.y0);
+  m.hull_w = greater(p.x1, t.x1) - lesser(p.x0, t.x0);
+  m.hull_h = greater(p.y1, t.y1) - lesser(p.y0, t.y0);
+  m.inter = greater(m.inter_w, 0.0F) * greater(m.inter_h, 0.0F);
   m.join = a.w * a.h + b.w * b.h - m.inter;
-  m.iou = m.inter / greatest(m.join, kTinyArea);
+  m.iou = m.inter / greater(m.join, kTinyArea);
   return m;
 }
 
 // Generalised IoU in [-1, 1]; 1 only for equal boxes.
 DETRX_HD inline float giou(const Meeting& m) {
   const float around = m.hull_w * m.hull_h;
-  return m.iou - (around - m.join) / greatest(around, kTinyArea);
+  return m.iou - (around - m.join) / greater(around, kTinyArea);
 }
 
 // The squared distance of the centres over the squared diagonal of the hull.
 DETRX_HD inline float centre_distance(const Meeting& m, const Box& a, const Box& b) {
   const float across = a.cx - b.cx, down = a.cy - b.cy;
   const float diagonal = m.hull_w * m.hull_w + m.hull_h * m.hull_h;
-  return (across * across + down * down) / greatest(diagonal, kTinyArea);
+  return (across * across + down * down) / greater(diagonal, kTinyArea);
 }
 
 // The difference of the boxes' diagonal angles, and the penalty weight * (4 / pi^2) * turn^2.
@@ -80,10 +79,9 @@ constexpr float kFourOverPiSquared = 0.405284735F;
 
 DETRX_HD inline Aspect compare_aspects(const Meeting& m, const Box& a, const Box& b) {
   Aspect aspect;
-  aspect.turn =
-      std::atan(b.w / greatest(b.h, kTinyArea)) - std::atan(a.w / greatest(a.h, kTinyArea));
+  aspect.turn = std::atan(b.w / greater(b.h, kTinyArea)) - std::atan(a.w / greater(a.h, kTinyArea));
   const float differs = kFourOverPiSquared * aspect.turn * aspect.turn;
-  aspect.weight = differs / greatest(1.0F - m.iou + differs, kTinyArea);
+  aspect.weight = differs / greater(1.0F - m.iou + differs, kTinyArea);
   aspect.penalty = aspect.weight * differs;
   return aspect;
 }
@@ -109,7 +107,7 @@ DETRX_HD inline void add_area_slopes(bool hull, const Meeting& m, const Box& a, 
   const Corners p = to_corners(a), t = to_corners(b);
   if (!(m.join > kTinyArea)) return;
   const float around = m.hull_w * m.hull_h;
-  const bool apart = m.inter_w < 0 || m.inter_h < 0;
+  const bool apart = m.inter_w <= 0 || m.inter_h <= 0;
   if (hull && !(around > kTinyArea)) return;
   const float per_join = 1.0F / m.join, per_join2 = m.inter * per_join * per_join;
   const float per_around = hull ? 1.0F / around : 0.0F;

@@ -24,12 +24,11 @@ struct FocalTerms {
   float through;   // how much of the weight's own slope counts: gamma for focal, else 0
 };
 
-// alpha is focal's share of the positives, any negative number standing for weights of 1; for
-// varifocal it weighs the negatives, and mal does without.
+// alpha is focal's share of the positives; for varifocal it weighs the negatives, and mal does
+// without.
 DETRX_HD inline FocalTerms focal_terms(FocalKind kind, float alpha, float gamma) {
   if (kind == FocalKind::mal) return {kind, gamma, 1.0F, 1.0F, 0.0F};
   if (kind == FocalKind::varifocal) return {kind, gamma, 1.0F, alpha, 0.0F};
-  if (alpha < 0) return {kind, gamma, 1.0F, 1.0F, gamma};
   return {kind, gamma, alpha, 1.0F - alpha, gamma};
 }
 

@@ -39,7 +39,7 @@ def focal_loss(
         kind: "focal" (arXiv 1708.02002), "varifocal" (arXiv 2008.13367: a negative weighs alpha * p ** gamma, a
             positive is taught its quality and weighs it) or "mal" (arXiv 2412.04234: a negative weighs p ** gamma, a
             positive is taught quality ** gamma). Only focal's weights carry gradient.
-        alpha: see kind; in focal the share of positives. Not used by mal.
+        alpha: see kind; in focal the share of positives. At least 0; not used by mal.
         gamma: the power, at least 0.
         quality: (L, B, Q) in [0, 1], how good each owning query's box is; needed unless kind is "focal".
         normaliser: () what the sums are divided by; None: 1.
@@ -48,11 +48,13 @@ def focal_loss(
         (L,) float32.
 
     Raises:
-        ValueError: a shape does not fit, there is no such kind, quality is missing, or an owner or a label that is used
-            is out of range.
+        ValueError: a shape does not fit, there is no such kind, quality is missing, alpha or gamma is negative, or an
+            owner or a label that is used is out of range.
     """
     if kind not in KINDS:
         raise ValueError(f"[focal_loss] kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    if alpha < 0 or gamma < 0:
+        raise ValueError(f"[focal_loss] alpha and gamma must be at least 0, got {alpha} and {gamma}")
     if kind == "focal":
         quality = None
     elif quality is None:
