@@ -1,44 +1,49 @@
 """One frame, uint8 480 x 640 in, boxes out: Detector beside transformers' pipeline and a plain ONNX Runtime script.
 
-All hold the same rt-n weights. The script is what one writes around an ONNX file: PIL resizes, numpy normalises.
-A model of your own takes the place of the random one with DETRX_BENCH_ONNX=best.onnx (then the pipeline is left out).
+All hold the same rt-n weights, each in a fresh process of its own, and take turns. The script is what one writes around
+an ONNX file: PIL resizes, numpy normalises. A model of your own takes the place of the random one with
+DETRX_BENCH_ONNX=best.onnx (then the pipeline is left out).
 
-As a program it also counts memory over many frames:  python benchmarks/bench_detector.py [--frames 10000]
+    python benchmarks/bench_detector.py [--rounds 30] [--json FILE]
+    python benchmarks/bench_detector.py --frames 10000          # the memory of Detector over so many frames
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
-from PIL import Image
-
-from detrx import Detector
-from detrx.bench import resident_mb
-from detrx.types import Detections, ModelInfo
 
 sys.path.append(str(Path(__file__).parent))  # pytest imports each file on its own
-from side_by_side import interleave
+from apart import Contender, serve, show, take_turns
 
 CANVAS = (320, 320)
 THRESHOLD = 0.3
 THREADS = 2
+WARMUP = 20
+CALLS = 10
+"""Frames to a turn."""
+ONNX, TRANSFORMERS = "rt-n.onnx", "transformers"
+NAMES = ("detrx", "onnxruntime script", "transformers pipeline")
 
 
-def same_weights(folder: Path) -> tuple[Path, Any]:
-    """rt-n with random weights as an ONNX file, and the same in transformers."""
+def same_weights(folder: Path) -> None:
+    """rt-n with random weights as an ONNX file, and the same in transformers' layout."""
     import torch
 
     from detrx.export.onnx import write_onnx
     from detrx.models.zoo import MODELS
+    from detrx.types import ModelInfo
 
     spec = importlib.util.spec_from_file_location(
         "transformers_pairs", Path(__file__).parents[1] / "tests" / "models" / "transformers_pairs.py"
@@ -49,99 +54,139 @@ def same_weights(folder: Path) -> tuple[Path, Any]:
     theirs, ours = pairs.dfine_pair(MODELS["rt-n"])
     names = tuple(f"class {i}" for i in range(pairs.CLASSES))
     info = ModelInfo("rt-n", names, tuple(range(pairs.CLASSES)), CANVAS)
-    return write_onnx(ours.eval(), info, folder / "rt-n.onnx"), theirs.eval()
+    write_onnx(ours.eval(), info, folder / ONNX)
+    theirs.eval().save_pretrained(folder / TRANSFORMERS)
 
 
-def plain_script(path: Path, info: ModelInfo) -> Callable[[np.ndarray], Detections]:
+def picture() -> np.ndarray:
+    """(480, 640, 3) uint8, the same for all."""
+    return np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+
+
+def detrx_itself(folder: Path, image: np.ndarray) -> Callable[[], Any]:
+    from detrx import Detector
+
+    detector = Detector(onnx_file(folder), device="cpu", threads=THREADS, threshold=THRESHOLD)
+    return lambda: detector.predict(image)
+
+
+def plain_script(folder: Path, image: np.ndarray) -> Callable[[], Any]:
     """PIL and numpy around ONNX Runtime with its default settings."""
+    import onnxruntime as ort
+    from PIL import Image
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = THREADS
-    session = ort.InferenceSession(str(path), options)
-    mean, std = np.array(info.mean, np.float32), np.array(info.std, np.float32)
-    height, width = info.canvas
+    session = ort.InferenceSession(str(onnx_file(folder)), options, providers=["CPUExecutionProvider"])
+    mean, std = np.array((0.485, 0.456, 0.406), np.float32), np.array((0.229, 0.224, 0.225), np.float32)
+    height, width = session.get_inputs()[0].shape[2:]
 
-    def predict(image: np.ndarray) -> Detections:
+    def predict() -> list[tuple[np.ndarray, float, int]]:
         small = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
         pixels = ((np.asarray(small, np.float32) / 255 - mean) / std).transpose(2, 0, 1)[None]
         scores, labels, boxes = session.run(None, {"pixels": np.ascontiguousarray(pixels)})
         keep = scores[0] > THRESHOLD
-        size = np.array([image.shape[1], image.shape[0]] * 2, np.float32)
-        return Detections(boxes[0][keep] * size, scores[0][keep], labels[0][keep], info.names)
+        boxes = boxes[0][keep] * np.array([image.shape[1], image.shape[0]] * 2, np.float32)
+        return list(zip(boxes, scores[0][keep], labels[0][keep]))
 
     return predict
 
 
-def pipeline_of(model: Any) -> Callable[[np.ndarray], Any]:
+def pipeline(folder: Path, image: np.ndarray) -> Callable[[], Any]:
     """transformers' object detection pipeline, which takes PIL images."""
     import torch
-    from transformers import RTDetrImageProcessor, pipeline
+    import transformers
+    from PIL import Image
 
     torch.set_num_threads(THREADS)
-    processor = RTDetrImageProcessor(size={"height": CANVAS[0], "width": CANVAS[1]}, do_normalize=True)
-    detect = pipeline("object-detection", model=model, image_processor=processor, device="cpu")
-    return lambda image: detect(Image.fromarray(image), threshold=THRESHOLD)
+    model = transformers.DFineForObjectDetection.from_pretrained(folder / TRANSFORMERS).eval()
+    size = {"height": CANVAS[0], "width": CANVAS[1]}
+    processor = transformers.RTDetrImageProcessor(size=size, do_normalize=True)
+    detect = transformers.pipeline("object-detection", model=model, image_processor=processor, device="cpu")
+    return lambda: detect(Image.fromarray(image), threshold=THRESHOLD)
 
 
-def contenders(folder: Path) -> tuple[dict[str, Callable[[], Any]], Detector]:
-    given = os.environ.get("DETRX_BENCH_ONNX")
-    path, theirs = (Path(given), None) if given else same_weights(folder)
-    detector = Detector(path, device="cpu", threads=THREADS, threshold=THRESHOLD)
-    image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
-    script = plain_script(path, detector.info)
-    found: dict[str, Callable[[], Any]] = {
-        "detrx": lambda: detector.predict(image),
-        "onnxruntime script": lambda: script(image),
-    }
-    if theirs is not None:
-        pipe = pipeline_of(theirs)
-        found["transformers pipeline"] = lambda: pipe(image)
-    return found, detector
+MAKERS = dict(zip(NAMES, (detrx_itself, plain_script, pipeline)))
 
 
-def compare(folder: Path, *, rounds: int) -> float:
-    """The ratio of Detector to the better of the others; each pair alone, lest one's threads slow the next."""
-    found, _ = contenders(folder)
-    ratios = [
-        interleave({"detrx": found["detrx"], name: run}, rounds=rounds, title=f"one frame, detrx and {name}")
-        for name, run in found.items()
-        if name != "detrx"
-    ]
-    return max(ratios)
+def onnx_file(folder: Path) -> Path:
+    return Path(os.environ.get("DETRX_BENCH_ONNX") or folder / ONNX)
+
+
+@contextmanager
+def contenders(folder: Path) -> Iterator[list[Contender]]:
+    """Each in its own process, warm; the first is ours."""
+    names = NAMES
+    if os.environ.get("DETRX_BENCH_ONNX"):
+        names = NAMES[:2]
+    else:
+        same_weights(folder)
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(Contender(name, [__file__, "--contender", name, "--folder", str(folder)]))
+            for name in names
+        ]
+
+
+def compare(running: list[Contender], *, rounds: int) -> dict[str, Any]:
+    found = take_turns(running, rounds=rounds, calls=CALLS)
+    show(found, title=f"one frame of 480 x 640, {THREADS} threads, {rounds} turns of {CALLS} frames each")
+    return found
 
 
 def test_detector(benchmark: Any, tmp_path: Path) -> None:
-    found, detector = contenders(tmp_path)
-    compare(tmp_path, rounds=30)
-    benchmark(found["detrx"])
-    detector.close()
+    with contenders(tmp_path) as running:
+        benchmark.extra_info.update(compare(running, rounds=20), frames_a_round=CALLS)
+        benchmark.pedantic(running[0].run, args=(CALLS,), rounds=5)
 
 
 def soak(path: Path, *, frames: int) -> None:
-    """Memory in MiB after the first frames, and every tenth of the rest."""
-    image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    """Print the resident memory of this process, which holds Detector and no other library."""
+    from detrx import Detector
+    from detrx.bench import resident_mb
+
+    image, seen = picture(), []
     with Detector(path, device="cpu", threads=THREADS) as detector:
-        for index in range(frames + 1):
+        detector.warmup(runs=50)
+        print(f"{frames} frames: {resident_mb():.1f} MiB after 50 warm-ups,", end=" ")
+        for index in range(frames):
             detector.predict(image)
-            if index in (100, frames) or index % max(1, frames // 10) == 0:
-                print(f"  frame {index:6d}: {resident_mb():.1f} MiB")
+            seen.append(resident_mb())
+            if index == frames // 2:
+                print(f"{seen[-1]:.1f} in the middle,", end=" ")
+        print(f"{seen[-1]:.1f} at the end, at most {max(seen):.1f}")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--json", type=Path, help="write what was measured to this file")
+    parser.add_argument("--frames", type=int, default=0, help="measure memory over so many frames, not time")
+    parser.add_argument("--contender", choices=NAMES, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--frames", type=int, default=0, help="also run so many frames and print the memory")
-    parser.add_argument("--soak", type=Path, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.soak:
-        soak(args.soak, frames=args.frames)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        print(f"ratio to the better one: {compare(Path(folder), rounds=args.rounds):.2f}")
-        if args.frames:
-            # A process of its own: torch and transformers are not the detector's memory.
-            path = os.environ.get("DETRX_BENCH_ONNX") or str(Path(folder) / "rt-n.onnx")
-            command = [sys.executable, __file__, "--soak", path, "--frames", str(args.frames)]
-            os.spawnv(os.P_WAIT, sys.executable, command)
+    args = parse()
+    if args.contender:
+        call = MAKERS[args.contender](args.folder, picture())
+        serve(call, warmup=WARMUP, about={"objects": len(call())})
+    elif args.frames and args.folder:
+        soak(onnx_file(args.folder), frames=args.frames)
+    elif args.frames:
+        with tempfile.TemporaryDirectory() as folder:
+            if not os.environ.get("DETRX_BENCH_ONNX"):
+                same_weights(Path(folder))
+            command = [sys.executable, __file__, "--folder", folder, "--frames", str(args.frames)]
+            subprocess.run(command, check=True)
+    else:
+        with tempfile.TemporaryDirectory() as folder, contenders(Path(folder)) as running:
+            found = compare(running, rounds=args.rounds)
+        if args.json:
+            args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
