@@ -23,6 +23,10 @@ class TrustError(CheckpointError):
     """A file that would run code if it were opened."""
 
 
+class DownloadError(DetrxError, OSError):
+    """A published file that cannot be fetched, or does not come as it was published."""
+
+
 class ExportError(DetrxError, RuntimeError):
     """An exported graph that cannot be written, read or does not answer as the model does."""
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from detrx.errors import ConfigError
 from detrx.export.parity import ParityError, ParityReport, check
 from detrx.images import IMAGE_SUFFIXES, read_image
+from detrx.models import hub
 from detrx.runtime.backend import find_model, open_backend
 from detrx.types import ModelInfo
 
@@ -108,6 +109,8 @@ def _check_choices(to: str, precision: str, batch: int | None, top: int | None) 
 
 def _target(out: str | Path | None, source: Path, to: str) -> Path:
     target = Path(out) if out is not None else source.with_suffix(f".{to}")
+    if out is None and source.name in hub.FILES.values():  # the cache is no place for it
+        target = Path(target.name)
     if target.suffix.lower() != f".{to}":  # it could be the weights themselves
         raise ConfigError(f"[export] out must end in .{to}, got {target}")
     return target

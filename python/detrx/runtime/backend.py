@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detrx.errors import ConfigError
+from detrx.models import hub
 from detrx.types import ModelInfo, Raw
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -72,12 +73,13 @@ def open_backend(path: Union[str, Path], *, device: str = "auto", threads: Optio
 
 
 def find_model(model: Union[str, Path]) -> Path:
-    """A model file from a path, a run folder or the name of a bundled model.
+    """A model file from a path, a run folder, or the name of a bundled or a published model, which is then fetched.
 
     Raises:
         ConfigError: there is none.
+        DownloadError: it is published and cannot be fetched.
     """
-    path = BUNDLED.get(str(model), Path(model))
+    path = BUNDLED.get(str(model)) or hub.local(model)
     if path.is_dir():
         for name in FILES:
             if (path / name).is_file():
@@ -92,5 +94,5 @@ def find_model(model: Union[str, Path]) -> Path:
         )
     raise ConfigError(
         f"[find_model] no such file or model: {model}. Give an .onnx or .safetensors file, a run folder, or "
-        f"{', '.join(map(repr, BUNDLED))}; `detrx train DATA_FOLDER --model rt-n` makes one"
+        f"one of {', '.join([*BUNDLED, *hub.FILES])}; `detrx train DATA_FOLDER --model rt-n` makes one"
     )
