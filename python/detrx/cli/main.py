@@ -19,6 +19,7 @@ COMMANDS: Dict[str, Tuple[str, str]] = {
     "train": ("detrx.cli.train", "train a model on your own pictures"),
     "eval": ("detrx.cli.eval", "score a model on a data set: the COCO numbers, curves, worst pictures"),
     "export": ("detrx.cli.export", "turn weights into an ONNX file, checked against them"),
+    "convert": ("detrx.cli.convert", "weights of facebookresearch/detr or transformers to ours, and back"),
     "data": ("detrx.cli.data", "check a data set before it costs you a training run"),
     "bench": ("detrx.cli.bench", "measure a model here, stage by stage"),
     "doctor": ("detrx.cli.doctor", "what this machine has, what is missing, what to type for it"),

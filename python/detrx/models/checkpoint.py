@@ -80,11 +80,11 @@ def save_checkpoint(
         "crc32": _checksum(whole),
     }
     text = json.dumps(header)
-    _replace(path, lambda tmp: save_file(whole, str(tmp), metadata={_KEY: text}))
+    replace_whole(path, lambda tmp: save_file(whole, str(tmp), metadata={_KEY: text}))
     pretty = json.dumps(
         {k: header[k] for k in ("format_version", "kind", "info", "config") if k in header}, indent=2
     )
-    _replace(path.with_suffix(".json"), lambda tmp: tmp.write_text(pretty + "\n", encoding="utf-8"))
+    replace_whole(path.with_suffix(".json"), lambda tmp: tmp.write_text(pretty + "\n", encoding="utf-8"))
 
 
 def _kind(config: ModelConfig) -> dict[str, str]:
@@ -101,7 +101,8 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
     return total
 
 
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
+def replace_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file so that ``path`` is always the old one or the new one, whole, even in a power cut."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(temporary)

@@ -191,7 +191,7 @@ def _checked(model: nn.Module, found: dict[str, Tensor], unused: set[str]) -> di
 
 
 def original_config(
-    tensors: Mapping[str, Tensor], settings: Mapping[str, Any], *, name: str
+    tensors: Mapping[str, Tensor], settings: Mapping[str, Any], *, name: str, names: tuple[str, ...] = ()
 ) -> tuple[DetrConfig, int]:
     """The configuration and the class count of an original state dict.
 
@@ -199,6 +199,7 @@ def original_config(
         tensors: the state dict.
         settings: the arguments of a training checkpoint, or nothing. Heads and DC5 leave no trace in the weights.
         name: the file's, which then tells of DC5.
+        names: the classes, where they are known.
 
     Raises:
         CheckpointError: a layout that is not known.
@@ -213,7 +214,7 @@ def original_config(
         hidden = theirs["input_proj.weight"].shape[0]
         rows = theirs["class_embed.weight"].shape[0]
         found = {
-            "backbone": _resnet_of(theirs, "backbone.0.body."),
+            "backbone": _backbone_name(settings, theirs, "backbone.0.body."),
             "dilated": bool(settings.get("dilation", "dc5" in name.lower())),
             "hidden": hidden,
             "heads": int(settings.get("nheads", 8 if hidden % 8 == 0 else 1)),
@@ -229,12 +230,16 @@ def original_config(
         raise CheckpointError(
             f"[convert] not the weights of a DETR: {error} is missing among {len(theirs)} tensors"
         ) from error
-    return _configured(found, rows - 1)
+    return _configured(found, rows - 1, names)
 
 
 def _configured(found: dict[str, Any], columns: int, names: tuple[str, ...] = ()) -> tuple[DetrConfig, int]:
     """Published weights mask padding; COCO's 91 columns are 80 classes, unless they are called otherwise."""
-    by_id = columns == _COCO_COLUMNS and (not names or tuple(names[i] for i in COCO_IDS) == COCO_NAMES)
+    by_id = columns == _COCO_COLUMNS and (
+        not names
+        or names == COCO_NAMES
+        or (len(names) == columns and tuple(names[i] for i in COCO_IDS) == COCO_NAMES)
+    )
     more: dict[str, Any] = {"head_classes": columns, "columns": COCO_IDS} if by_id else {}
     dc5 = "-dc5" if found["dilated"] else ""
     name = f"detr-{str(found['backbone']).replace('resnet', 'r')}{dc5}"
@@ -285,7 +290,7 @@ def transformers_config(settings: Mapping[str, Any], tensors: Mapping[str, Tenso
     if "class_labels_classifier.weight" not in theirs:
         raise CheckpointError("[convert] the weights must have class_labels_classifier.weight, found none")
     found = {
-        "backbone": _backbone_name(settings, theirs),
+        "backbone": _backbone_name(settings, theirs, "model.backbone.model."),
         "dilated": bool(settings.get("dilation", False)),
         "hidden": settings.get("d_model", 256),
         "heads": settings.get("encoder_attention_heads", 8),
@@ -308,10 +313,11 @@ def label_names(settings: Mapping[str, Any]) -> tuple[str, ...]:
     return () if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else names
 
 
-def _backbone_name(settings: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> str:
+def _backbone_name(settings: Mapping[str, Any], theirs: Mapping[str, Tensor], head: str) -> str:
+    """As the settings say, but the weights know better of which ResNet they are."""
     inner = settings.get("backbone_config") or {}
     name = inner.get("backbone") if isinstance(inner, dict) else None
     name = name or settings.get("backbone")
     if isinstance(name, str) and not name.startswith("resnet"):
         return name.split(".")[0]
-    return _resnet_of(theirs, "model.backbone.model.")
+    return _resnet_of(theirs, head)

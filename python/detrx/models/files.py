@@ -128,7 +128,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """As ``read_tensors``, and the arguments of the script that saved them, where it kept them.
+    """As ``read_tensors``, and the arguments of the script that saved them, where it kept them; what detrx wrote of the
+    model's classes is among them under "detrx".
 
     Raises:
         CheckpointError: unreadable, or no state dict inside.
@@ -139,7 +140,10 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     found = read_pickled(path)
     args = found.get("args") if isinstance(found, dict) else None
     settings = dict(vars(args)) if isinstance(args, argparse.Namespace) else args
-    return state_dict(found, source=str(path)), settings if isinstance(settings, dict) else {}
+    settings = dict(settings) if isinstance(settings, dict) else {}
+    if isinstance(found, dict) and isinstance(found.get("detrx"), str):
+        settings["detrx"] = found["detrx"]
+    return state_dict(found, source=str(path)), settings
 
 
 def state_dict(found: Any, *, source: str) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -51,10 +52,33 @@ def load_foreign(path: Path) -> tuple[Model, ModelInfo]:
 def _original_detr(
     path: Path, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
 ) -> tuple[Detr, ModelInfo]:
-    config, classes = convert_detr.original_config(tensors, settings, name=path.name)
+    told = _told(settings)
+    config, classes = convert_detr.original_config(
+        tensors, settings, name=path.name, names=told.names if told else ()
+    )
     model = build(config, classes=classes)
     model.load_state_dict(convert_detr.from_original(model, tensors))
-    return model, _detr_info(config, classes, (), origin=f"layout of facebookresearch/detr, {path.name}")
+    info = _detr_info(config, classes, (), origin=f"layout of facebookresearch/detr, {path.name}")
+    return _described(model, info, told)
+
+
+def _told(settings: Mapping[str, Any]) -> ModelInfo | None:
+    """What detrx wrote of the model, where it was detrx that wrote the file."""
+    told = settings.get("detrx")
+    if told is None:
+        return None
+    return ModelInfo.from_json(told if isinstance(told, str) else json.dumps(told))
+
+
+def _described(model: Detr, info: ModelInfo, told: ModelInfo | None) -> tuple[Detr, ModelInfo]:
+    if told is None:
+        return model, info
+    if len(told.names) != model.classes:
+        raise CheckpointError(
+            f"[load_model] the file says that it has {len(told.names)} classes, its head has {model.classes}"
+        )
+    model.config = replace(model.config, masked=told.marked, name=told.model)
+    return model, told
 
 
 def _detr_info(config: DetrConfig, classes: int, names: tuple[str, ...], *, origin: str) -> ModelInfo:
@@ -107,7 +131,7 @@ def _transformers_detr(
     if len(names) != classes:
         names = ()
     info = _detr_info(config, classes, names, origin=f"transformers layout, {folder.name}")
-    return model, _as_preprocessed(folder, info)
+    return _described(model, _as_preprocessed(folder, info), _told(settings))
 
 
 def _usual_names(classes: int) -> tuple[str, ...]:
