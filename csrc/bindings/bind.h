@@ -6,6 +6,7 @@
 namespace detrx {
 
 void bind_losses(pybind11::module_& m);
+void bind_match(pybind11::module_& m);
 void bind_ops(pybind11::module_& m);
 
 }  // namespace detrx

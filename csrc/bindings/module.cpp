@@ -13,5 +13,6 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   py::register_exception<detrx::ArgumentError>(m, "ArgumentError", PyExc_ValueError);
   py::register_exception<detrx::DeviceError>(m, "DeviceError", PyExc_RuntimeError);
   detrx::bind_losses(m);
+  detrx::bind_match(m);
   detrx::bind_ops(m);
 }

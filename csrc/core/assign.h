@@ -11,22 +11,11 @@
 #include <limits>
 
 #include "core/buffer.h"
+#include "core/cost_rows.h"
 #include "core/inline.h"
 #include "core/lanes.h"
 
 namespace detrx {
-
-// What a cost that is not finite counts as. Larger values would drown the potentials of the rest.
-constexpr float kSentinel = 1e6F;
-
-// Row i, column j lies at data[i * row_step + j * column_step]. All finite; rows <= columns.
-struct CostRows {
-  const float* data = nullptr;
-  std::int64_t rows = 0;
-  std::int64_t columns = 0;
-  std::int64_t row_step = 0;
-  std::int64_t column_step = 0;
-};
 
 // What one problem needs, kept from problem to problem so that nothing is allocated once the
 // largest has been seen.
@@ -105,17 +94,17 @@ DETRX_INLINE void refresh(AssignScratch& s, const CostRows& rows, std::int64_t r
   s.free_column[row] = found.place;
 }
 
-// Makes room for a problem; the caller then sets free_cost and free_column of each row.
-inline void prepare(AssignScratch& s, const CostRows& rows) {
+// Makes room for a problem. The caller then writes the cheapest column of each row; there is also
+// room for the cheapest row of each column.
+inline Cheapest prepare(AssignScratch& s, const CostRows& rows) {
   const std::int64_t n = rows.rows, m = padded(rows.columns);
   s.slots = 0;
   s.slot_pitch = padded(n);
-  s.free_cost.reserve(n);
-  s.free_column.reserve(n);
   std::fill_n(s.slot.reserve(n), n, -1);
   std::fill_n(s.taken.reserve(m), m, 0.0F);
   s.column.reserve(n);
   s.owner.reserve(n);
+  return {s.free_cost.reserve(m), s.free_column.reserve(m)};
 }
 
 // Makes room for the paths; not needed where each row gets the column that it likes best.

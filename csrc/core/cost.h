@@ -60,8 +60,8 @@ template <typename F>
 DETRX_HD DETRX_INLINE F focal_cost(F x, float positive, float negative, float gamma) {
   const F e = exp_of_negative(-most(x, -x));
   const F high = 1.0F / (1.0F + e), low = e * high;
-  const F minus_log_p = log_of_one_and(e) + most(-x, F{});
-  const F minus_log_q = minus_log_p + x;  // of 1 - p
+  const F rest = log_of_one_and(e);
+  const F minus_log_p = rest + most(-x, F{}), minus_log_q = rest + most(x, F{});  // q is 1 - p
   F p = x < F{} ? low : high, q = x < F{} ? high : low;
   if (gamma == 2.0F) {
     p = p * p;

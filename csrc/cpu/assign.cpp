@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
-#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -16,8 +14,6 @@ namespace {
 
 // Below about this many costs in all, waking another thread takes longer than the work.
 constexpr std::int64_t kWorthSharing = 40000;
-
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 struct Scratch {
   AssignScratch assign;
@@ -36,120 +32,6 @@ struct Arguments {
   }
 };
 
-// Finds the cheapest column of each row along the rows, whose columns are adjacent. False when a
-// cost is not finite.
-template <typename Wide>
-DETRX_INLINE bool look_along(AssignScratch& s, const CostRows& rows) {
-  using Floats = typename Wide::Floats;
-  using Ints = typename Wide::Ints;
-  constexpr int kCount = Wide::kCount;
-  Floats sick{};  // zeros, or NaN
-  for (std::int64_t row = 0; row < rows.rows; ++row) {
-    const float* const cost = rows.data + row * rows.row_step;
-    Found<Floats, Ints> best{Floats{} + kInfinity, Ints{}};
-    std::int64_t j = 0;
-    const auto look = [&]() __attribute__((always_inline)) {
-      const Floats value = load<Floats>(cost + j);
-      sick += value * 0.0F;
-      const Ints nearer = value < best.value;
-      best.value = nearer ? value : best.value;
-      best.place = nearer ? counting<Ints>() + static_cast<std::int32_t>(j) : best.place;
-    };
-    for (; j + kCount <= rows.columns; j += kCount) look();
-    if (j < rows.columns) {
-      j = rows.columns - kCount;
-      look();
-    }
-    const auto found = lowest(best);
-    s.free_cost[row] = found.value;
-    s.free_column[row] = found.place;
-  }
-  bool healthy = true;
-  for (int lane = 0; lane < kCount; ++lane) healthy &= sick[lane] == 0.0F;
-  return healthy;
-}
-
-// The same across the columns, whose rows are adjacent: Wide::kCount rows from the first one on.
-template <typename Wide>
-DETRX_INLINE bool look_across(AssignScratch& s, const CostRows& rows, std::int64_t first) {
-  using Floats = typename Wide::Floats;
-  using Ints = typename Wide::Ints;
-  const float* cost = rows.data + first;
-  Floats sick{}, best = Floats{} + kInfinity;
-  Ints place{};
-  for (std::int64_t j = 0; j < rows.columns; ++j, cost += rows.column_step) {
-    const Floats value = load<Floats>(cost);
-    sick += value * 0.0F;
-    const Ints nearer = value < best;
-    best = nearer ? value : best;
-    place = nearer ? Ints{} + static_cast<std::int32_t>(j) : place;
-  }
-  store(best, &s.free_cost[first]);
-  store(place, &s.free_column[first]);
-  bool healthy = true;
-  for (int lane = 0; lane < Wide::kCount; ++lane) healthy &= sick[lane] == 0.0F;
-  return healthy;
-}
-
-// Covers all rows by steps of Wide::kCount, the last of which goes back as far as it needs.
-template <typename Wide>
-DETRX_INLINE bool look_across(AssignScratch& s, const CostRows& rows) {
-  bool healthy = true;
-  for (std::int64_t row = 0; row < rows.rows; row += Wide::kCount) {
-    healthy &= look_across<Wide>(s, rows, std::min(row, rows.rows - Wide::kCount));
-  }
-  return healthy;
-}
-
-// The same however the costs lie.
-inline bool look_about(AssignScratch& s, const CostRows& rows) {
-  bool healthy = true;
-  for (std::int64_t row = 0; row < rows.rows; ++row) {
-    const float* cost = rows.data + row * rows.row_step;
-    float best = kInfinity;
-    std::int32_t place = 0;
-    for (std::int64_t j = 0; j < rows.columns; ++j, cost += rows.column_step) {
-      healthy &= std::fabs(*cost) <= std::numeric_limits<float>::max();
-      if (*cost < best) {
-        best = *cost;
-        place = static_cast<std::int32_t>(j);
-      }
-    }
-    s.free_cost[row] = best;
-    s.free_column[row] = place;
-  }
-  return healthy;
-}
-
-// Sets the cheapest column of each row. False when a cost is not finite.
-template <typename Wide>
-DETRX_INLINE bool look(AssignScratch& s, const CostRows& rows) {
-  if (rows.column_step == 1 && rows.columns >= Wide::kCount) return look_along<Wide>(s, rows);
-  if (rows.row_step == 1 && rows.rows >= Wide::kCount) return look_across<Wide>(s, rows);
-  if (rows.row_step == 1 && rows.rows >= PlainLanes::kCount) {
-    return look_across<PlainLanes>(s, rows);
-  }
-  return look_about(s, rows);
-}
-
-// Copies the costs, replacing what is not finite, and counts that.
-std::int64_t heal(Buffer<float>& to, CostRows& rows) {
-  std::int64_t bad = 0;
-  float* const healthy = to.reserve(rows.rows * rows.columns);
-  for (std::int64_t row = 0; row < rows.rows; ++row) {
-    for (std::int64_t j = 0; j < rows.columns; ++j) {
-      const float cost = rows.data[row * rows.row_step + j * rows.column_step];
-      const bool finite = std::fabs(cost) <= std::numeric_limits<float>::max();
-      healthy[row * rows.columns + j] = finite ? cost : kSentinel;
-      bad += finite ? 0 : 1;
-    }
-  }
-  rows.data = healthy;
-  rows.row_step = rows.columns;
-  rows.column_step = 1;
-  return bad;
-}
-
 // Returns how many costs were not finite.
 template <typename Wide>
 DETRX_INLINE std::int64_t solve_problem(const Arguments& a, std::int64_t n, Scratch& scratch) {
@@ -162,11 +44,11 @@ DETRX_INLINE std::int64_t solve_problem(const Arguments& a, std::int64_t n, Scra
                 std::max(targets, queries), a.cost.stride[swapped ? 1 : 2],
                 a.cost.stride[swapped ? 2 : 1]};
   AssignScratch& s = scratch.assign;
-  prepare(s, rows);
+  const Cheapest cheapest = prepare(s, rows);
   std::int64_t bad = 0;
-  if (!look<Wide>(s, rows)) {
+  if (!look<Wide>(rows, cheapest)) {
     bad = heal(scratch.healthy, rows);
-    look<Wide>(s, rows);
+    look<Wide>(rows, cheapest);
   }
   solve<Wide>(s, rows);
   for (std::int64_t row = 0; row < rows.rows; ++row) {

@@ -26,6 +26,7 @@ class FocalKind:
     varifocal: ClassVar[FocalKind]
     mal: ClassVar[FocalKind]
 
+def agree(owners: NDArray[np.int32], agreed: NDArray[np.int32]) -> None: ...
 def assign(
     cost: NDArray[np.float32],
     counts: NDArray[np.int32],
@@ -148,3 +149,26 @@ def focal_loss_backward(
     grad_logits: Any,
     threads: int,
 ) -> None: ...
+def match(
+    logits: Any,
+    boxes: Any,
+    labels: NDArray[np.int64],
+    truths: NDArray[np.float32],
+    counts: NDArray[np.int32],
+    weights: Sequence[float],
+    softmax: bool,
+    match: NDArray[np.int32],
+    bad: NDArray[np.int32],
+    threads: int,
+) -> int: ...
+def match_cost(
+    logits: Any,
+    boxes: Any,
+    labels: NDArray[np.int64],
+    truths: NDArray[np.float32],
+    counts: NDArray[np.int32],
+    weights: Sequence[float],
+    softmax: bool,
+    cost: NDArray[np.float32],
+) -> None: ...
+def owners(match: NDArray[np.int32], owners: NDArray[np.int32]) -> None: ...

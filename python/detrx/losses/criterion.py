@@ -100,6 +100,7 @@ class Criterion(nn.Module):
             weights=self.config.match,
             names=[name.strip("_") or "the last layer" for name in names],
         )
+        found = found.cpu().reshape(len(names), batch, -1).long()
         device = outputs.logits.device
         own = joint = pair(found, queries).to(device)
         boxes = shared = targets.counts.sum().clamp(min=1)

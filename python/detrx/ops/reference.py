@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def assign(cost: NDArray[np.floating], counts: NDArray[np.integer]) -> NDArray[np.int64]:
+def assign_reference(cost: NDArray[np.floating], counts: NDArray[np.integer]) -> NDArray[np.int64]:
     """Give every target its own query at the least total cost.
 
     Args:
@@ -71,7 +71,54 @@ def _turn(owner: NDArray[np.int64], before: NDArray[np.int64], end: int, start: 
         column = taken.get(row, -1)
 
 
-def match_cost(
+def match_reference(
+    logits: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    truths: Tensor,
+    counts: Tensor,
+    *,
+    class_: float,
+    l1: float,
+    giou: float,
+    alpha: float,
+    gamma: float,
+    class_cost: str = "focal",
+) -> Tensor:
+    """Find the query of each target, one image of one layer after another.
+
+    Args:
+        logits: (L, B, Q, C).
+        boxes: (L, B, Q, 4) centres.
+        labels: (B, M).
+        truths: (B, M, 4) centres.
+        counts: (B,) how many of the M targets are real.
+        class_: and the other weights, as for match_cost_reference.
+
+    Returns:
+        (L * B, M) int32: the query of each target; -1 past the count and for targets left over.
+    """
+    found = torch.full((*logits.shape[:2], labels.shape[1]), -1, dtype=torch.int32)
+    for layer in range(logits.shape[0]):
+        for image, count in enumerate(counts.tolist()):
+            cost = match_cost_reference(
+                logits[layer, image],
+                boxes[layer, image],
+                labels[image, :count],
+                truths[image, :count],
+                class_=class_,
+                l1=l1,
+                giou=giou,
+                alpha=alpha,
+                gamma=gamma,
+                class_cost=class_cost,
+            )
+            match = assign_reference(cost[None].cpu().numpy(), np.array([count]))
+            found[layer, image, :count] = torch.from_numpy(match[0]).int()
+    return found.flatten(0, 1)
+
+
+def match_cost_reference(
     logits: Tensor,
     boxes: Tensor,
     labels: Tensor,
@@ -82,6 +129,7 @@ def match_cost(
     giou: float,
     alpha: float,
     gamma: float,
+    class_cost: str = "focal",
 ) -> Tensor:
     """The cost (Q, T) of giving each of T targets each of Q queries of one image, in float64.
 
@@ -90,16 +138,22 @@ def match_cost(
         boxes: (Q, 4) centres.
         labels: (T,).
         truths: (T, 4) centres.
-        class_: weight of the focal class cost.
+        class_: weight of the class cost.
         l1: weight of the distance between centres and sizes.
         giou: weight of the generalised IoU.
         alpha: the focal loss's share of positives.
         gamma: the focal loss's power.
+        class_cost: "focal": what a positive adds to the focal loss less what a negative does; "softmax": less the
+            probability.
     """
-    x = logits.double()[:, labels]
-    p = x.sigmoid()
-    positive = -alpha * (1 - p) ** gamma * torch.nn.functional.logsigmoid(x)
-    negative = -(1 - alpha) * p**gamma * torch.nn.functional.logsigmoid(-x)
+    if class_cost == "softmax":
+        by_class = -logits.double().softmax(-1)[:, labels]
+    else:
+        x = logits.double()[:, labels]
+        p = x.sigmoid()
+        positive = -alpha * (1 - p) ** gamma * torch.nn.functional.logsigmoid(x)
+        negative = -(1 - alpha) * p**gamma * torch.nn.functional.logsigmoid(-x)
+        by_class = positive - negative
     a, b = boxes.double()[:, None], truths.double()[None]
     low = torch.maximum(a[..., :2] - a[..., 2:] / 2, b[..., :2] - b[..., 2:] / 2)
     high = torch.minimum(a[..., :2] + a[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2)
@@ -109,7 +163,27 @@ def match_cost(
     last = torch.maximum(a[..., :2] + a[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2)
     around = (last - first).prod(-1)
     generalised = inter / join - (around - join) / around
-    return class_ * (positive - negative) + l1 * (a - b).abs().sum(-1) - giou * generalised
+    return class_ * by_class + l1 * (a - b).abs().sum(-1) - giou * generalised
+
+
+def owners_reference(match: Tensor, *, images: int, queries: int) -> Tensor:
+    """(L, B, Q) int32: the target that each query owns, or -1, of a match (L * B, M)."""
+    found = torch.full((match.shape[0], queries), -1, dtype=torch.int32)
+    for problem, target in (match >= 0).nonzero().tolist():
+        found[problem, match[problem, target]] = target
+    return found.reshape(match.shape[0] // images, images, queries)
+
+
+def agree_reference(owners: Tensor) -> Tensor:
+    """(B, Q) int32: the target that most of L stages give a query, the lowest among equals; -1 for none."""
+    _, images, queries = owners.shape
+    found = torch.full((images, queries), -1, dtype=torch.int32)
+    for image in range(images):
+        for query in range(queries):
+            votes = [vote for vote in owners[:, image, query].tolist() if vote >= 0]
+            if votes:
+                found[image, query] = min(votes, key=lambda vote: (-votes.count(vote), vote))
+    return found
 
 
 def deform_attn(
