@@ -29,7 +29,7 @@ FLOORS = (
     {"detector"},
     {"losses", "export", "runtime"},
     {"data", "models", "ops", "draw", "preprocess", "images"},
-    {"native", "types", "tensors", "boxes", "picture_header", "callable_package"},
+    {"native", "types", "tensors", "boxes", "picture_header", "resample", "callable_package"},
     {"errors"},
 )
 HEIGHT = {room: -level for level, rooms in enumerate(FLOORS) for room in rooms}

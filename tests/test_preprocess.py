@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detrx.preprocess import MEAN, PAD_VALUE, STD, letterbox, letterbox_image, plan
+from detrx.preprocess import MEAN, PAD_VALUE, STD, lay, letterbox, letterbox_image, plan, scaled_size
+from detrx.types import PADDING, ModelInfo
 
 cv2 = pytest.importorskip("cv2")
 
@@ -119,3 +120,36 @@ def test_an_unfit_out_is_refused() -> None:
         letterbox(picture(4, 4), canvas=(64, 96), out=np.zeros((3, 96, 64), np.float32))
     with pytest.raises(ValueError, match="positive"):
         letterbox(picture(4, 4), canvas=(0, 96))
+
+
+@pytest.mark.parametrize(
+    ("image", "size"),
+    [
+        ((480, 640), (800, 1066)),
+        ((640, 480), (1066, 800)),
+        ((800, 1200), (800, 1200)),
+        ((427, 1280), (445, 1333)),
+        ((3000, 4000), (800, 1066)),
+        ((10, 4000), (3, 1200)),
+    ],
+)
+def test_scaling_by_sides_rounds_as_detr_does(image: tuple[int, int], size: tuple[int, int]) -> None:
+    assert scaled_size(image, sides=(800, 1333)) == size
+
+
+def test_marked_canvases_and_free_ones() -> None:
+    info = ModelInfo("m", ("a",), (1,), (64, 96), marked=True, sides=(32, 48))
+    images = [np.full((64, 64, 3), 114, np.uint8), np.full((30, 60, 3), 200, np.uint8)]
+    pixels, boxes = lay(images, info)
+    assert pixels.shape == (2, 3, 64, 96)
+    assert (pixels[0, :, :, 64:] == PADDING).all()
+    assert (pixels[0, :, :, :64] > -3).all()
+    assert boxes[1].pad == (0, 0)
+    assert boxes[1].scale == (48 / 30, 96 / 60)
+    pixels, boxes = lay(images, info, free=True)
+    assert pixels.shape == (2, 3, 32, 48)  # as wide as the second, as high as the first
+    assert (pixels[1, :, 24:] == PADDING).all()
+    corners = np.array([[3, 4, 50, 20]], np.float32)
+    assert np.allclose(boxes[1].undo(boxes[1].apply(corners)), corners, atol=1e-3)
+    grey, _ = lay(images[:1], ModelInfo("m", ("a",), (1,), (64, 96)), free=True)
+    assert np.array_equal(grey[0], letterbox(images[0], canvas=(64, 96))[0])

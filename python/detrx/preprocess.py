@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detrx.errors import MissingBackendError, pip_install
+from detrx.resample import shrink
 from detrx.types import PADDING, Letterbox, ModelInfo
 
 MEAN = (0.485, 0.456, 0.406)
@@ -116,9 +117,8 @@ def lay(
         boxes = [plan(size, canvas=info.canvas, centred=not info.marked) for size in sizes]
     if out is None:
         out = np.empty((len(images), 3, *boxes[0].canvas), np.float32)
-    fill = PADDING if info.marked else None
     for image, box, pixels in zip(images, boxes, out):
-        _fill(image, box, pixels, mean=info.mean, std=info.std, fill=fill)
+        _fill(image, box, pixels, mean=info.mean, std=info.std, marked=info.marked)
     return out, boxes
 
 
@@ -212,17 +212,21 @@ def _fill(
     *,
     mean: Sequence[float],
     std: Sequence[float],
-    fill: Optional[float] = None,
+    marked: bool = False,
 ) -> None:
-    """Write one image, normalised, into (3, h, w); ``fill`` is the normalised border, None for grey."""
+    """Write one image, normalised, into (3, h, w), on grey or on PADDING."""
     rows, columns = _window(box)
-    inner = _resize(image, rows, columns)
+    size = (rows.stop - rows.start, columns.stop - columns.start)
+    if marked and size[0] < image.shape[0] and size[1] < image.shape[1]:
+        inner = shrink(image, size=size)
+    else:
+        inner = _resize(image, rows, columns)
     planes = _cv2().split(inner)
     for channel, plane in enumerate(planes):
         scale = np.float32(1 / (255 * std[channel]))
         shift = np.float32(-mean[channel] / std[channel])
         grey = np.float32(PAD_VALUE) * scale + shift
-        _fill_border(out[channel], rows, columns, grey if fill is None else np.float32(fill))
+        _fill_border(out[channel], rows, columns, np.float32(PADDING) if marked else grey)
         window = out[channel, rows, columns]
         np.copyto(window, plane)
         window *= scale
