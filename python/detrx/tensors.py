@@ -83,8 +83,8 @@ class DenoiseQueries:
     """(B, D, 4) noised centres before the sigmoid (logits)."""
     mask: Tensor
     """(D + Q, D + Q) bool, True where a query must not attend to another."""
-    match: Tensor
-    """(B, M, G) int64: the queries in [0, D) that must return target m, one in each of G groups; -1 past the counts."""
+    owners: Tensor
+    """(B, D) int32: the target in [0, M) that each query must return, -1 for negatives and padding."""
     groups: int
     """G, how many times each target is repeated as a positive."""
 

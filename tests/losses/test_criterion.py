@@ -1,18 +1,19 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.nn import functional as F
 
 from detrx.errors import ConfigError, TrainingError
 from detrx.losses.config import LossConfig
 from detrx.losses.criterion import Criterion
 from detrx.losses.denoise import make_denoise
-from detrx.losses.distributions import distillation_loss, edge_targets, localisation_loss
-from detrx.losses.labels import label_loss
-from detrx.losses.pairs import pair, pair_union
+from detrx.losses.distillation import distillation_loss
+from detrx.losses.stages import Costs
+from detrx.ops.match import match_counting
 from detrx.tensors import Outputs, Targets
 
 CLASSES, QUERIES = 6, 20
@@ -78,6 +79,89 @@ def test_a_batch_without_objects_still_teaches(padded):
     assert outputs.boxes.grad.eq(0).all()
 
 
+def leaves(outputs):
+    """Everything that takes a gradient."""
+    places = [outputs, outputs.first, outputs.encoder, outputs.denoise]
+    places.append(outputs.denoise.first if outputs.denoise else None)
+    every = (x for o in places if o is not None for x in (o.logits, o.boxes, o.distributions))
+    return [x for x in every if x is not None]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("counts", "padded"), [([3, 0, 5], 5), ([30, 2], 30), ([0, 0], 2), ([0], 0), ([20, 1], 25)]
+)
+@pytest.mark.parametrize("label", ["vfl", "mal"])
+def test_native_and_reference_kernels_agree(label, counts, padded, dtype):
+    config = LossConfig(label=label)
+    wide = make_targets([*counts, padded])
+    targets = Targets(wide.boxes[:-1], wide.labels[:-1], wide.counts[:-1])
+    generator = torch.Generator().manual_seed(0)
+    denoise = make_denoise(targets, classes=CLASSES, queries=QUERIES, config=config, generator=generator)
+    outputs = make_outputs(len(counts), noise=0 if denoise is None else denoise.labels.shape[1], dtype=dtype)
+    native = Criterion(config, CLASSES)(outputs, targets, denoise)
+    plain = Criterion(replace(config, kernels="reference"), CLASSES)(outputs, targets, denoise)
+    assert native.terms.keys() == plain.terms.keys()
+    for name, value in plain.terms.items():
+        torch.testing.assert_close(
+            native.terms[name], value, rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
+        )
+    ours, theirs = (torch.autograd.grad(x.total, leaves(outputs), allow_unused=True) for x in (native, plain))
+    # The gradient is computed in float32 and then rounded to the type of the network's output.
+    step = torch.finfo(dtype).eps
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            torch.testing.assert_close(a, b, rtol=max(step, 1e-4), atol=1e-6)
+
+
+def fake_step(device, name, *, noise=4):
+    """A criterion's losses of tensors that have shapes and a device, and no numbers; reading one raises."""
+    config = LossConfig(kernels=name)
+    targets = make_targets([3, 0, 5])
+    denoise = make_denoise(
+        targets,
+        classes=CLASSES,
+        queries=QUERIES,
+        config=replace(config, denoise=noise),
+        generator=torch.Generator(),
+    )
+    outputs = make_outputs(3, noise=denoise.labels.shape[1])
+    criterion = Criterion(config, CLASSES)
+    criterion.kernels = replace(criterion.kernels, match=match_counting)  # its reference works on the host
+    with FakeTensorMode():
+
+        def fake(data):
+            if data is None:
+                return None
+            found = {}
+            for item in fields(data):
+                value = getattr(data, item.name)
+                if isinstance(value, torch.Tensor):
+                    kind = {"dtype": value.dtype, "requires_grad": value.requires_grad}
+                    value = torch.empty(value.shape, device=device, **kind)
+                found[item.name] = fake(value) if isinstance(value, Outputs) else value
+            return replace(data, **found)
+
+        outputs = fake(outputs)
+        losses = criterion(outputs, fake(targets), fake(denoise))
+        if device == "cpu":  # the way back needs a device that is there
+            losses.total.backward()
+        return losses, outputs
+
+
+@pytest.mark.parametrize("name", ["native", "reference"])
+def test_nothing_waits_for_the_device(name, monkeypatch):
+    """Fake tensors refuse whatever needs a number on the host: item(), nonzero(), a mask as an index."""
+    monkeypatch.setattr(Costs, "check", lambda _: None)  # the CPU's own
+    losses, _ = fake_step("cuda", name)
+    assert losses.total.device.type == losses.costs.bad.device.type == "cuda"
+    with pytest.raises(DataDependentOutputException):
+        losses.total.item()
+    _, outputs = fake_step("cpu", name)
+    assert outputs.boxes.grad.shape == outputs.boxes.shape
+
+
 def test_order_of_the_pictures_does_not_matter():
     outputs, targets = make_outputs(2), make_targets([4, 2])
     turned = Targets(targets.boxes.flip(0), targets.labels.flip(0), targets.counts.flip(0))
@@ -128,74 +212,20 @@ def test_outputs_of_another_model_are_refused():
         Criterion(LossConfig(bins=16), CLASSES)(make_outputs(1), make_targets([1]))
 
 
-def plain_union(match, queries):
-    """One image at a time: count the votes and give each query its favourite target."""
-    found = set()
-    for image in range(match.shape[1]):
-        for query in range(queries):
-            votes = [(match[:, image, m] == query).sum().item() for m in range(match.shape[2])]
-            if max(votes, default=0):
-                found.add((image * queries + query, image * match.shape[2] + votes.index(max(votes))))
-    return found
-
-
-def test_union_gives_a_query_to_the_target_with_most_votes():
-    g = torch.Generator().manual_seed(0)
-    match = torch.stack(
-        [torch.stack([torch.randperm(9, generator=g)[:5] for _ in range(3)]) for _ in range(6)]
-    )
-    match[:, 1, 3:] = -1
-    match[:, 2] = -1
-    found = pair_union(match, 9)
-    pairs = set(zip(found.rows[0].tolist(), found.truths[0].tolist()))
-    assert pairs == plain_union(match, 9)
-    assert len(set(found.rows[0].tolist())) == found.rows.shape[1]
-
-
-def test_pairs_of_each_stage():
-    match = torch.tensor([[[4, 1], [0, -1]], [[2, 3], [5, -1]]])
-    found = pair(match, 10)
-    assert found.rows.tolist() == [[4, 1, 10], [2, 3, 15]]
-    assert found.truths.tolist() == [[0, 1, 2], [0, 1, 2]]
-    assert found.flat(20).tolist() == [4, 1, 10, 22, 23, 35]
-
-
-@pytest.mark.parametrize(("label", "gamma"), [("vfl", 2.0), ("vfl", 1.5), ("mal", 1.5)])
-def test_label_loss_against_one_hot_targets(label, gamma):
-    g = torch.Generator().manual_seed(0)
-    logits = (3 * torch.randn(2, 7, CLASSES, generator=g)).requires_grad_()
-    cells = torch.tensor([[3, 20, 41], [0, 9, 30]])
-    overlaps = torch.rand(2, 3, generator=g)
-    found = label_loss(logits, cells, overlaps, config=LossConfig(label=label, gamma=gamma))
-    hot = torch.zeros(2, 7 * CLASSES).scatter(1, cells, 1.0).reshape(logits.shape)
-    quality = torch.zeros(2, 7 * CLASSES).scatter(1, cells, overlaps).reshape(logits.shape)
-    p = logits.detach().sigmoid() ** gamma
-    if label == "vfl":
-        weight, wanted = 0.75 * p * (1 - hot) + quality, quality
-    else:
-        weight, wanted = p * (1 - hot) + hot, quality**gamma
-    plain = F.binary_cross_entropy_with_logits(logits, wanted, weight, reduction="none").sum((1, 2))
-    torch.testing.assert_close(found, plain)
-    slope = torch.tensor([1.0, -2.0])
-    ours, theirs = (
-        torch.autograd.grad((x * slope).sum(), logits, retain_graph=True)[0] for x in (found, plain)
-    )
-    torch.testing.assert_close(ours, theirs)
-
-
 def test_distillation_against_torch():
     g = torch.Generator().manual_seed(0)
-    students = torch.randn(2, 9, 4, 33, generator=g).requires_grad_()
-    teacher, confidence = torch.randn(9, 4, 33, generator=g), torch.rand(9, generator=g)
-    rows, overlaps = torch.tensor([[1, 4], [0, 8]]), torch.rand(2, 2, generator=g)
-    found = distillation_loss(students, teacher, confidence, rows, overlaps, temperature=5.0)
+    students = torch.randn(2, 3, 3, 4, 33, generator=g).requires_grad_()
+    teacher, confidence = torch.randn(3, 3, 4, 33, generator=g), torch.rand(3, 3, generator=g)
+    owners = torch.full((2, 9), -1, dtype=torch.int32)
+    owners[0, [1, 4]] = owners[1, [0, 8]] = torch.tensor([2, 0], dtype=torch.int32)
+    iou = torch.rand(2, 3, 3, generator=g)
+    found = distillation_loss(students, teacher, confidence, owners.reshape(2, 3, 3), iou, temperature=5.0)
     for layer in range(2):
-        log = F.log_softmax(students[layer] / 5, -1)
-        each = F.kl_div(log, (teacher / 5).softmax(-1), reduction="none").sum(-1) * 25
-        matched = torch.zeros(9, dtype=torch.bool)
-        matched[rows[layer]] = True
-        weight = confidence.scatter(0, rows[layer], overlaps[layer])
-        each = each * weight[:, None]
+        log = F.log_softmax(students[layer].flatten(0, 1) / 5, -1)
+        wanted = (teacher / 5).softmax(-1).flatten(0, 1)
+        each = F.kl_div(log, wanted, reduction="none").sum(-1) * 25
+        matched = owners[layer] >= 0
+        each = each * torch.where(matched, iou[layer].flatten(), confidence.flatten())[:, None]
         roots = 2**0.5 + 7**0.5
         plain = (each[matched].mean() * 2**0.5 + each[~matched].mean() * 7**0.5) / roots
         torch.testing.assert_close(found[layer], plain)
@@ -203,26 +233,28 @@ def test_distillation_against_torch():
         torch.testing.assert_close(ours, theirs)
 
 
-def test_edges_are_found_again_from_their_bins():
-    config = LossConfig()
-    references, truths = torch.rand(50, 4) * 0.3 + 0.3, torch.rand(50, 4) * 0.3 + 0.3
-    left, share = edge_targets(references, truths, config=config)
-    assert left.min() >= 0
-    assert left.max() <= 31
-    assert share.min() >= 0
-    assert share.max() <= 1
-    same, between = edge_targets(references, references, config=config)
-    assert ((same + between) - 16).abs().max() < 1e-3  # zero is the middle bin
-    edges = torch.randn(1, 50, 4, 33)
-    loss = localisation_loss(edges, left[None], share[None], torch.ones(1, 50))
-    a = F.cross_entropy(edges.reshape(-1, 33), left.reshape(-1), reduction="none") * (1 - share.reshape(-1))
-    b = F.cross_entropy(edges.reshape(-1, 33), left.reshape(-1) + 1, reduction="none") * share.reshape(-1)
-    torch.testing.assert_close(loss, (a + b).sum()[None])
+@pytest.mark.parametrize("owner", [-1, 0])
+def test_distillation_where_all_or_none_are_matched(owner):
+    g = torch.Generator().manual_seed(0)
+    students, teacher = (torch.randn(*shape, 2, 3, 4, 33, generator=g) for shape in ((1,), ()))
+    owners, weight = torch.full((2, 3), owner), torch.rand(2, 3, generator=g)
+    found = distillation_loss(students, teacher, weight, owners, weight[None], temperature=2.0)
+    each = (
+        F.kl_div((students[0] / 2).log_softmax(-1), (teacher / 2).softmax(-1), reduction="none").sum(-1) * 4
+    )
+    torch.testing.assert_close(found[0], (each.mean(-1) * weight).mean())
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("label", "focal"), ("bins", 3), ("label_noise", 1.5), ("denoise", -1), ("box_noise", -0.1)],
+    [
+        ("label", "focal"),
+        ("kernels", "fast"),
+        ("bins", 3),
+        ("label_noise", 1.5),
+        ("denoise", -1),
+        ("box_noise", -0.1),
+    ],
 )
 def test_settings_are_checked(field, value):
     with pytest.raises(ConfigError, match=field):

@@ -33,19 +33,15 @@ def test_sizes(counts, groups):
     assert found.labels.shape == (len(counts), count)
     assert found.boxes.shape == (len(counts), count, 4)
     assert found.mask.shape == (count + QUERIES, count + QUERIES)
-    assert found.match.shape == (len(counts), max(counts), groups)
     assert found.boxes.isfinite().all()
-    assert torch.equal((found.match >= 0).all(-1), targets.valid)
+    asked = torch.stack([(found.owners == target).sum(1) for target in range(max(counts))], 1)
+    assert torch.equal(asked, targets.valid * groups)
 
 
 def test_positives_stay_close_and_negatives_go_further():
     _, found = make([4, 2])
     moved = (to_corners(found.boxes.sigmoid()) - to_corners(torch.tensor([0.5, 0.5, 0.2, 0.2]))).abs() / 0.1
-    positive = torch.zeros(2, found.labels.shape[1], dtype=torch.bool)
-    for image in range(2):
-        rows = found.match[image][found.match[image] >= 0]
-        assert len(set(rows.tolist())) == len(rows)
-        positive[image, rows] = True
+    positive = found.owners >= 0
     # A negative may turn inside out; it then has no size, and its edges are not where they were put.
     real = (found.labels < CLASSES) & (found.boxes.sigmoid()[..., 2:] > 1e-3).all(-1)
     assert (moved[positive] <= 1 + 1e-4).all()
@@ -58,7 +54,8 @@ def test_padding_has_its_own_class_and_is_nobodys():
     padding = torch.arange(found.labels.shape[1]) % 4 >= 1
     assert (found.labels[1, padding] == CLASSES).all()
     assert (found.labels[1, ~padding] < CLASSES).all()
-    assert (found.match[1, 1:] == -1).all()
+    assert (found.owners[1, padding] == -1).all()
+    assert set(found.owners[0].tolist()) == {-1, 0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.5, 1.0])

@@ -62,10 +62,10 @@ def their_noise(monkeypatch, module):
 def as_denoise(caught) -> DenoiseQueries:
     _, boxes, mask, meta = caught["made"]
     groups = meta["dn_num_group"]
-    match = torch.full((len(COUNTS), max(COUNTS), groups), -1)
+    owners = torch.full(caught["labels"].shape, -1)
     for i, (where, count) in enumerate(zip(meta["dn_positive_idx"], COUNTS)):
-        match[i, :count] = where.reshape(groups, count).T
-    return DenoiseQueries(caught["labels"], boxes, mask != 0, match, groups)
+        owners[i, where] = torch.arange(count).repeat(groups)
+    return DenoiseQueries(caught["labels"], boxes, mask != 0, owners, groups)
 
 
 def as_theirs(outputs: Outputs) -> Outputs:

@@ -88,8 +88,8 @@ def noised(theirs: Any, x: Tensor, monkeypatch: pytest.MonkeyPatch) -> tuple[Any
         out = theirs.model(x, labels=labels)
     hook.remove()
     _, boxes, mask, meta = drawn[0]
-    match = torch.full((2, 2, meta["dn_num_group"]), -1)
-    return out, DenoiseQueries(ids[0].long(), boxes, mask.isinf(), match, meta["dn_num_group"])
+    owners = torch.full(ids[0].shape, -1)
+    return out, DenoiseQueries(ids[0].long(), boxes, mask.isinf(), owners, meta["dn_num_group"])
 
 
 @PAIRS

@@ -96,7 +96,7 @@ def denoise(queries: int, *, count: int = 6) -> DenoiseQueries:
     mask = torch.zeros(count + queries, count + queries, dtype=torch.bool)
     mask[count:, :count] = True
     return DenoiseQueries(
-        torch.tensor([[0, 1, 3, 2, 3, 3]] * 2), torch.randn(2, count, 4), mask, torch.full((2, 1, 1), -1), 1
+        torch.tensor([[0, 1, 3, 2, 3, 3]] * 2), torch.randn(2, count, 4), mask, torch.full((2, count), -1), 1
     )
 
 

@@ -61,5 +61,8 @@ def test_spoilt_statistics_are_healed() -> None:
     ema = Ema(model)
     model(torch.full((4, 3), float("nan")))
     assert not model[1].running_mean.isfinite().all()
+    with torch.no_grad():
+        model[1].running_var.fill_(2.0)
     ema.heal(model)
-    assert model[1].running_mean.isfinite().all()
+    assert torch.equal(model[1].running_mean, torch.zeros(3))
+    assert torch.equal(model[1].running_var, torch.full((3,), 2.0))  # what is finite stays

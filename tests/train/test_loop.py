@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from detrx.errors import DeviceError, TrainingError
-from detrx.losses.criterion import Losses
+from detrx.losses.stages import Costs, Losses
 from detrx.models.backbone import FrozenBatchNorm
 from detrx.tensors import Batch, Targets
 from detrx.train import loop
@@ -141,13 +141,59 @@ def test_a_spoilt_picture_costs_one_step(quick: TrainConfig) -> None:
         trainer.recover(None)
 
 
+def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """All that a step moves."""
+    moments = {
+        f"{name}.{key}": value
+        for name, parameter in trainer.model.named_parameters()
+        for key, value in trainer.optimizer.state.get(parameter, {}).items()
+    }
+    weights = {name: p.detach() for name, p in trainer.model.named_parameters()}
+    return {name: value.clone() for name, value in {**weights, **moments}.items()}
+
+
+def same_state(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
 def test_an_infinite_gradient_costs_one_step(quick: TrainConfig) -> None:
     trainer = make_trainer(quick)
+    trainer.step(make_batch(), 0.3)
+    before = state_of(trainer)
     weight = next(p for p in trainer.model.parameters() if p.requires_grad)
     handle = weight.register_hook(lambda gradient: gradient * float("inf"))
     assert trainer.step(make_batch(), 0.3).terms is None
+    assert same_state(before, state_of(trainer))
     handle.remove()
     assert trainer.step(make_batch(), 0.3).terms is not None
+    assert not same_state(before, state_of(trainer))
+
+
+def test_bad_costs_that_nobody_waited_for_cost_one_step(
+    quick: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU the criterion does not raise: losses may be finite, and the count of bad costs must do."""
+    trainer = make_trainer(quick)
+    trainer.step(make_batch(), 0.3)
+    before = state_of(trainer)
+    losses = trainer._losses
+    monkeypatch.setattr(trainer, "device", torch.device("meta"))  # not the CPU, as far as waiting goes
+
+    def spoilt(part: Batch) -> Losses:
+        monkeypatch.setattr(trainer, "device", torch.device("cpu"))
+        found = losses(part)
+        monkeypatch.setattr(trainer, "device", torch.device("meta"))
+        return dataclasses.replace(found, costs=Costs(torch.tensor([0, 3], dtype=torch.int32), 2, ["first"]))
+
+    monkeypatch.setattr(trainer, "_losses", spoilt)
+    monkeypatch.setattr(trainer, "_ready", lambda batch, _: batch)
+    done = [trainer.step(make_batch(), 0.3) for _ in range(2)]
+    assert [bool(one.kept) for one in done] == [False, False]
+    assert same_state(before, state_of(trainer))
+    assert trainer.health.skipped == 0
+    with pytest.warns(UserWarning, match="3 of first, image 1 of the batch"):
+        assert trainer.read_health().in_row == 2
+    assert trainer.read_health().skipped == 2
 
 
 def test_a_loss_that_stays_infinite_ends_the_run(quick: TrainConfig) -> None:

@@ -3,9 +3,10 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 from rich.console import Console
 
-from detrx.train.report import Pace, Report, clock
+from detrx.train.report import Means, Pace, Report, clock
 
 LOSSES = {"loss": 3.25, "vfl": 0.75, "l1": 0.5, "vfl_aux0": 9.0}
 
@@ -58,3 +59,15 @@ def test_quiet_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
 )
 def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+def test_means_leave_out_the_steps_that_did_not_count() -> None:
+    means = Means()
+    for value, kept in ((1.0, True), (float("nan"), False), (3.0, True)):
+        means.add({"loss": torch.tensor(value), "l1": torch.tensor(1.0)}, kept=torch.tensor(kept))
+    means.add({"loss": torch.tensor(5.0)})
+    assert means.count == 4
+    assert means.take() == {"loss": 3.0, "l1": pytest.approx(2 / 3)}
+    assert means.count == 0
+    means.add({"loss": torch.tensor(float("nan"))}, kept=torch.tensor(False))
+    assert means.take() == {}

@@ -48,10 +48,14 @@ class LossConfig:
     """Twice the share of denoising queries whose class is drawn anew, in [0, 1]."""
     box_noise: float = 1.0
     """How far denoising boxes are moved, in half sizes of the box."""
+    kernels: Literal["native", "reference"] = "native"
+    """What computes the losses: our kernels, or plain torch, slower, to look for a fault."""
 
     def __post_init__(self) -> None:
         if self.label not in ("vfl", "mal"):
             raise ConfigError(f'[LossConfig] label must be "vfl" or "mal", got {self.label!r}')
+        if self.kernels not in ("native", "reference"):
+            raise ConfigError(f'[LossConfig] kernels must be "native" or "reference", got {self.kernels!r}')
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, float) and not (math.isfinite(value) and value >= 0):

@@ -43,7 +43,7 @@ def make_denoise(
         labels=labels,
         boxes=boxes.clamp(0, 1).logit(eps=1e-5),
         mask=_mask(groups, 2 * most, queries, device=labels.device),
-        match=_match(targets, groups),
+        owners=_owners(targets, groups),
         groups=groups,
     )
 
@@ -74,10 +74,8 @@ def _mask(groups: int, size: int, queries: int, *, device: torch.device) -> Tens
     return (group[:, None] != group[None]) & ~learned[None]
 
 
-def _match(targets: Targets, groups: int) -> Tensor:
-    """(B, M, G) the positive queries of each target."""
-    most = targets.labels.shape[1]
-    target = torch.arange(most, device=targets.labels.device)
-    group = torch.arange(groups, device=targets.labels.device)
-    query = target[:, None] + group * (2 * most)
-    return torch.where(targets.valid[:, :, None], query, -1)
+def _owners(targets: Targets, groups: int) -> Tensor:
+    """(B, D) int32: the first M queries of each group are the positives of the M targets."""
+    target = torch.arange(targets.labels.shape[1], dtype=torch.int32, device=targets.labels.device)
+    positive = torch.where(targets.valid, target, -1)
+    return torch.cat((positive, torch.full_like(positive, -1)), 1).repeat(1, groups)

@@ -36,7 +36,8 @@ class TrainConfig:
     batch: Optional[int] = None
     """Pictures to one optimiser step; None: 4 for fewer than 2,000 training pictures, else 16."""
     accumulate: int = 1
-    """Parts that a batch is cut into to save memory; losses are normalised over the whole batch."""
+    """Parts that a batch is cut into to save memory. Losses are means over the boxes of the whole batch; D-FINE's over
+    matched queries, whose number is not known beforehand, nearly so."""
     canvas: Tuple[int, int] = (640, 640)
     """Height and width of the network's input in pixels, multiples of 32."""
     train_split: str = "train"

@@ -114,8 +114,8 @@ class Fit:
         place.pictures += len(batch.pixels)
         self._rate = done.rate
         if done.terms is not None:
-            self._means.add(done.terms)
-        elif self.trainer.health.in_row >= BAD_IN_A_ROW:
+            self._means.add(done.terms, kept=done.kept)
+        if self.trainer.health.in_row >= BAD_IN_A_ROW:
             self._recover()
         if time.monotonic() - self._logged >= LOG_SECONDS:
             self._write_log()
@@ -180,6 +180,7 @@ class Fit:
             self._save()
 
     def _save(self) -> None:
+        self.trainer.read_health()
         place = self.position
         place.step, place.seconds, place.log_rows = self.clock.step, self.clock.seconds, self._log.rows
         kept = self._kept
@@ -209,6 +210,7 @@ class Fit:
         }
 
     def _write_log(self) -> None:
+        self.trainer.read_health()
         self._logged = time.monotonic()
         losses = self._means.take()
         numbers = self._numbers()

@@ -9,16 +9,17 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from detrx.errors import DeviceError, TrainingError
 from detrx.losses.config import LossConfig
-from detrx.losses.criterion import Criterion, Losses
+from detrx.losses.criterion import Criterion
 from detrx.losses.denoise import make_denoise
-from detrx.tensors import Batch, Outputs, Targets
+from detrx.losses.stages import Costs, Losses
+from detrx.tensors import Batch, DenoiseQueries, Outputs, Targets
 from detrx.train.config import TrainConfig
 from detrx.train.ema import Ema
 from detrx.train.optim import freeze, make_optimizer, set_rate, train_mode
@@ -47,7 +48,9 @@ class Step:
     rate: float
     """The highest learning rate."""
     terms: dict[str, Tensor] | None
-    """Named losses, scalars on the device, or None for a step that was skipped."""
+    """Named losses, scalars on the device, or None for a step that is known to have been skipped."""
+    kept: Tensor | None = None
+    """() bool on the device: whether the weights moved."""
 
 
 def choose_amp(amp: str, device: torch.device) -> torch.dtype | None:
@@ -96,6 +99,24 @@ def _columns(targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
     return targets.boxes, targets.labels, targets.counts
 
 
+_Data = TypeVar("_Data", Targets, DenoiseQueries)
+
+
+def send(data: _Data, device: torch.device) -> _Data:
+    """Copy to the device without waiting for it."""
+    found: dict[str, Any] = {}
+    for item in dataclasses.fields(data):
+        value = getattr(data, item.name)
+        found[item.name] = _send(value, device) if isinstance(value, Tensor) else value
+    return dataclasses.replace(data, **found)
+
+
+def _send(tensor: Tensor, device: torch.device) -> Tensor:
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()  # from other memory the copy would wait for all work before it
+    return tensor.to(device, non_blocking=True)
+
+
 def in_float32(outputs: Outputs) -> Outputs:
     """The same outputs for losses, which half precision would spoil."""
     found: dict[str, Any] = {}
@@ -108,7 +129,11 @@ def in_float32(outputs: Outputs) -> Outputs:
 
 
 class Trainer:
-    """A model and all that moves with it: optimiser, average, scaler, generator of the denoising noise."""
+    """A model and all that moves with it: optimiser, average, scaler, generator of the denoising noise.
+
+    A step does not wait for a GPU. Whether its numbers were finite stays on the device, where it keeps the optimiser
+    from moving the weights; ``read_health`` reads it where the run waits anyhow.
+    """
 
     def __init__(
         self,
@@ -127,12 +152,15 @@ class Trainer:
         freeze(self.model, norm=bool(config.freeze_norm), stages=config.freeze_stages or 0)
         self.ema = Ema(self.model)
         self.optimizer = make_optimizer(self.model, config)
-        self.criterion = Criterion(loss, classes)
+        self.loss, self.criterion = loss, Criterion(loss, classes)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.amp = choose_amp(config.amp, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp is torch.float16)
         self.accumulate = config.accumulate
         self.health = Health()
+        """Up to the last ``read_health``; on the CPU, up to the last step."""
+        self._costs: list[Costs] = []
+        self._unread: list[tuple[Tensor, list[Costs]]] = []
         self.reason: TrainingError | None = None
         """Why the last step was skipped whose matching costs were not finite."""
         self._halvings = 0
@@ -154,21 +182,52 @@ class Trainer:
             self.optimizer, rate(progress, warmup=config.warmup, flat=config.flat, final=config.final_lr)
         )
         terms = self._backward_within_memory(self._ready(batch, progress))
-        if terms is None or not self._update():
-            self._skip()
+        if terms is None:
+            self.ema.heal(self.model)
+            self._count(kept=False)
             return Step(height, None)
-        self.health.in_row = 0
+        kept = self._update()
+        self.ema.heal(self.model)
         self.ema.update(self.model, ema_decay(progress, decay=config.ema_decay, ramp=config.ema_ramp))
-        return Step(height, terms)
+        self._unread.append((kept, self._costs))
+        if self.device.type == "cpu":
+            self.read_health()
+            return Step(height, terms if kept else None, kept)
+        return Step(height, terms, kept)
+
+    def read_health(self) -> Health:
+        """Wait for the device and count which of the steps since the last reading were left out, and why."""
+        unread, self._unread = self._unread, []
+        for kept, costs in unread:
+            if not kept:
+                self._explain(costs)
+            self._count(kept=bool(kept))
+        return self.health
+
+    def _explain(self, costs: list[Costs]) -> None:
+        for one in costs:
+            try:
+                one.check()
+            except TrainingError as error:
+                self._note(error)
+                return
+
+    def _count(self, *, kept: bool) -> None:
+        if kept:
+            self.health.in_row = 0
+            return
+        self.health.skipped += 1
+        # A float16 scaler overflows now and then while it looks for its scale: no sign of ill health.
+        if not self.scaler.is_enabled() or self.scaler.get_scale() < 1:
+            self.health.in_row += 1
 
     def _ready(self, batch: Batch, progress: float) -> Batch:
         layout = torch.channels_last if self.config.channels_last else torch.preserve_format
-        pixels = batch.pixels.to(self.device, non_blocking=True, memory_format=layout)
-        targets = batch.targets.to(self.device, non_blocking=True)
+        pixels = _send(batch.pixels, self.device).contiguous(memory_format=layout)
         times = self.config.repeat if progress < self.config.repeat_until else 1
         if times > 1:
             times = max(1, min(times, self.queries // max(int(batch.targets.counts.max()), 1)))
-        return Batch(pixels, repeat_targets(targets, times))
+        return Batch(pixels, repeat_targets(batch.targets, times))
 
     def _backward_within_memory(self, batch: Batch) -> dict[str, Tensor] | None:
         while True:
@@ -194,23 +253,30 @@ class Trainer:
         )
 
     def _backward(self, batch: Batch) -> dict[str, Tensor] | None:
-        """Gradients of the whole batch; None where its matching costs were not finite.
+        """Gradients of the whole batch; None where its matching costs are known to be not finite.
 
-        Each part's loss is a mean over its boxes; weighted by its share of them, the sum is a mean over all.
+        Each part's losses are means over its boxes; weighted by its share of them, their sum is the mean over all, so
+        that cutting a batch changes nothing in RT-DETR's losses. It does in D-FINE's boxes and distributions: they
+        are means over the queries of the union of all layers' matches, whose number is known only once a part has
+        been matched, and DDF weighs by the roots of such numbers; there a part counts by its share of boxes, which is
+        nearly its share of queries. Batch norms see one part at a time.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        everything = batch.targets.counts.sum().clamp(min=1)
+        self._costs = []
+        everything = int(batch.targets.counts.sum().clamp(min=1))
         total: dict[str, Tensor] = {}
         for part in parts(batch, self.accumulate):
-            share = part.targets.counts.sum().clamp(min=1) / everything
+            share = int(part.targets.counts.sum().clamp(min=1)) / everything
             try:
                 losses = self._losses(part)
             except TrainingError as error:
                 self._note(error)
                 return None
             self.scaler.scale(losses.total * share).backward()
+            if losses.costs is not None:
+                self._costs.append(losses.costs)
             for name, value in {"loss": losses.total.detach(), **losses.terms}.items():
-                total[name] = total.get(name, 0) + value * share
+                total[name] = total[name] + value * share if name in total else value * share
         return total
 
     def _note(self, error: TrainingError) -> None:
@@ -220,37 +286,37 @@ class Trainer:
         self.reason = error
 
     def _losses(self, part: Batch) -> Losses:
+        # Made where the targets are, next to the generator: on the GPU each draw would have to be sent by itself.
         denoise = make_denoise(
             part.targets,
             classes=self.classes,
             queries=self.queries,
-            config=self.criterion.config,
+            config=self.loss,
             generator=self.generator,
         )
+        targets = send(part.targets, self.device)
+        denoise = None if denoise is None else send(denoise, self.device)
         cast = torch.autocast(self.device.type, self.amp) if self.amp else contextlib.nullcontext()
         with cast:
             outputs = self._forward(part.pixels, denoise)
-        found: Losses = self.criterion(in_float32(outputs), part.targets, denoise)
+        outputs = in_float32(outputs)
+        found: Losses = self.criterion(outputs, targets, *([] if denoise is None else [denoise]))
         return found
 
-    def _update(self) -> bool:
-        """Clip and step; False, and no step, where a gradient is not finite."""
+    def _update(self) -> Tensor:
+        """Clip and step; answer () bool whether the weights moved: not where a gradient or a cost is not finite."""
         self.scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip or float("inf"))
-        finite = bool(torch.isfinite(norm))
-        if finite:
-            self.scaler.step(self.optimizer)
+        kept = norm.isfinite()
+        for costs in self._costs:
+            kept = kept & (costs.bad == 0).all()
+        # The fused optimiser reads this on the device, and where it is 1 leaves weights and moments as they are. A
+        # scaler's own step() would put what it knows in its place, which is less.
+        self.optimizer.found_inf = (~kept).float()  # type: ignore[attr-defined]
+        self.optimizer.step()
         self.scaler.update()
-        return finite
-
-    def _skip(self) -> None:
-        self.health.skipped += 1
-        # A float16 scaler overflows now and then while it looks for its scale: no sign of ill health.
-        if not self.scaler.is_enabled() or self.scaler.get_scale() < 1:
-            self.health.in_row += 1
-        self.optimizer.zero_grad(set_to_none=True)
-        self.ema.heal(self.model)
+        return kept
 
     def recover(self, weights: dict[str, Tensor] | None) -> None:
         """Go back to good weights (None: the running average) with a fresh optimiser.

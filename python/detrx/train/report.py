@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -126,16 +126,25 @@ class Means:
     """Running means of named scalars, kept on the device until they are read."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, Any] = {}
+        self._sums: dict[tuple[str, ...], torch.Tensor] = {}
         self.count = 0
+        """How many steps were added, those left out included."""
 
-    def add(self, terms: Mapping[str, torch.Tensor]) -> None:
+    def add(self, terms: Mapping[str, torch.Tensor], *, kept: torch.Tensor | None = None) -> None:
+        """Add a step's scalars; ``kept`` () bool on the device: whether the step counts."""
         self.count += 1
-        for name, value in terms.items():
-            self._sums[name] = self._sums.get(name, 0) + value
+        values = torch.stack([*terms.values(), torch.ones_like(next(iter(terms.values())))])
+        values = values if kept is None else torch.where(kept, values, 0)
+        names = tuple(terms)
+        self._sums[names] = self._sums[names] + values if names in self._sums else values
 
     def take(self) -> dict[str, float]:
-        """The means since the last call."""
-        found = {name: float(value) / self.count for name, value in self._sums.items()}
+        """The means since the last call; nothing where no step counted."""
+        read = {names: values.tolist() for names, values in self._sums.items()}
         self._sums, self.count = {}, 0
-        return found
+        steps = sum(values[-1] for values in read.values())
+        found: dict[str, float] = {}
+        for names, values in read.items():
+            for name, value in zip(names, values):
+                found[name] = found.get(name, 0.0) + value / max(steps, 1)
+        return found if steps else {}

@@ -1,0 +1,93 @@
+"""The training loss of the first DETR (arXiv 2005.12872): softmax classes with "no object" as one of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from detrx.errors import ConfigError
+from detrx.losses.kernels import KERNELS
+from detrx.losses.stages import (
+    Losses,
+    Stages,
+    Sums,
+    add_up,
+    match_stages,
+    named_terms,
+    number_of_boxes,
+    stack,
+)
+from detrx.ops.match_weights import MatchWeights
+from detrx.tensors import Outputs, Targets
+
+_WEIGHTS = MatchWeights(class_cost="softmax", class_=1.0, l1=5.0, giou=2.0)
+
+
+class DetrCriterion(nn.Module):
+    """Weighted cross-entropy over all queries; L1 and GIoU of matched ones, normalised by the number of boxes."""
+
+    def __init__(
+        self,
+        classes: int,
+        *,
+        no_object: float = 0.1,
+        class_weight: float = 1.0,
+        l1_weight: float = 5.0,
+        giou_weight: float = 2.0,
+        match: MatchWeights = _WEIGHTS,
+        kernels: Literal["native", "reference"] = "native",
+    ) -> None:
+        """
+        Args:
+            classes: C; outputs have one logit more, the last, for "no object".
+            no_object: the weight of a query that is matched to nothing; the others weigh 1.
+            class_weight: of the cross-entropy.
+            l1_weight: of the L1 distance of (cx, cy, w, h).
+            giou_weight: of 1 - GIoU.
+            match: what the matching cost is made of.
+            kernels: what computes the losses; "reference" to look for a fault.
+        """
+        super().__init__()
+        self.classes, self.no_object, self.match = classes, no_object, match
+        self.class_weight, self.l1_weight, self.giou_weight = class_weight, l1_weight, giou_weight
+        self.kernels = KERNELS[kernels]
+
+    def forward(self, outputs: Outputs, targets: Targets) -> Losses:
+        """Add up all losses of a batch: ``ce``, ``l1``, ``giou`` of the last layer, ``ce_aux0`` ... of the others.
+
+        ``cardinality`` is how many objects a picture has too many or too few on average; it teaches nothing.
+
+        Raises:
+            ConfigError: the outputs do not have ``classes`` + 1 classes.
+            TrainingError: on the CPU, a matching cost is NaN or infinite; it names the layer and the image. On other
+                devices ``Losses.costs`` raises it when asked.
+        """
+        if outputs.logits.shape[-1] != self.classes + 1:
+            raise ConfigError(
+                f"[DetrCriterion] outputs must have {self.classes} classes and one for no object, "
+                f"got {outputs.logits.shape[-1]} in all. Build the model and the criterion for the same data set."
+            )
+        with torch.autocast(outputs.logits.device.type, enabled=False):
+            stages = stack(outputs)
+            own, costs = match_stages(stages, targets, weights=self.match, kernels=self.kernels)
+            losses = add_up([(stages, self._sums(stages, targets, own))], costs=costs)
+            losses.terms.update(named_terms("cardinality", _cardinality(stages, targets), stages))
+        return losses
+
+    def _sums(self, stages: Stages, targets: Targets, own: Tensor) -> Sums:
+        ce = self.kernels.cross_entropy(stages.logits, targets.labels, own, no_object=self.no_object)
+        boxes = number_of_boxes(targets)
+        l1, giou, _ = self.kernels.box_loss(stages.boxes, targets.boxes, own, normaliser=boxes)
+        return {
+            "ce": ce * self.class_weight,
+            "l1": l1 * self.l1_weight,
+            "giou": giou * self.giou_weight,
+        }
+
+
+def _cardinality(stages: Stages, targets: Targets) -> Tensor:
+    """(L,) mean over the images of how far the number of queries that name an object is from the truth."""
+    named = stages.logits.detach().argmax(-1) < stages.logits.shape[-1] - 1
+    return (named.sum(-1) - targets.counts).abs().float().mean(-1)

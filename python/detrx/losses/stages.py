@@ -1,0 +1,139 @@
+"""All the places of a network that take losses, side by side, and what a batch cost in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from detrx.losses.kernels import Kernels
+from detrx.ops.match import raise_bad
+from detrx.ops.match_weights import MatchWeights
+from detrx.ops.owners import owners
+from detrx.tensors import Outputs, Targets
+
+Sums = dict[str, Tensor]
+"""The weighted sum of each kind of loss in the first N stages, (N,)."""
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The predictions of one kind of query in all places: decoder layers, first head, encoder."""
+
+    logits: Tensor
+    """(L, B, Q, C) float32."""
+    boxes: Tensor
+    """(L, B, Q, 4) float32 centres in [0, 1]."""
+    names: list[str]
+    """What each stage adds to the name of its terms: nothing for the last layer."""
+    edges: Tensor | None = None
+    """(N, B, Q, 4, R + 1) float32 distributions of the first N stages, the layers."""
+    references: Tensor | None = None
+    """(N, B, Q, 4) float32 centres."""
+
+    @property
+    def spoken(self) -> list[str]:
+        """What errors call each stage."""
+        return [name.strip("_") or "the last layer" for name in self.names]
+
+
+def stack(outputs: Outputs, *, prefix: str = "") -> Stages:
+    """Lay the predictions of all places after one another, the layers first.
+
+    Args:
+        prefix: the place of these queries, where they are not the learned ones.
+    """
+    places = [place for place in (outputs, outputs.first, outputs.encoder) if place is not None]
+    edges, references = outputs.distributions, outputs.references
+    return Stages(
+        torch.cat([place.logits for place in places]).float(),
+        torch.cat([place.boxes for place in places]).float().clamp(0, 1),
+        _names(outputs, prefix=prefix),
+        None if edges is None else edges.float().unflatten(-1, (4, -1)),
+        None if references is None else references.detach().float(),
+    )
+
+
+def _names(outputs: Outputs, *, prefix: str) -> list[str]:
+    layers = len(outputs.logits)
+    if prefix:
+        names = [f"{prefix}{i}" for i in range(layers)]
+    else:
+        names = [f"_aux{i}" for i in range(layers - 1)] + [""]
+    return (
+        names
+        + ([f"{prefix}_first"] if outputs.first is not None else [])
+        + ([f"{prefix}_encoder"] if outputs.encoder is not None else [])
+    )
+
+
+@dataclass(frozen=True)
+class Costs:
+    """How many matching costs of a batch were not finite."""
+
+    bad: Tensor
+    """(L * B,) int32, on the device."""
+    images: int
+    """B."""
+    names: Sequence[str]
+    """What errors call each of the L stages."""
+
+    def check(self) -> None:
+        """Wait for the device and refuse costs that are not finite.
+
+        Raises:
+            TrainingError: it names the first such stage and image.
+        """
+        raise_bad(self.bad, images=self.images, names=self.names)
+
+
+def match_stages(
+    stages: Stages, targets: Targets, *, weights: MatchWeights, kernels: Kernels
+) -> tuple[Tensor, Costs]:
+    """The target (L, B, Q) that each query owns in each stage, -1 for none.
+
+    Raises:
+        TrainingError: on the CPU, a cost is not finite.
+    """
+    _, images, queries, _ = stages.logits.shape
+    match, bad = kernels.match(stages.logits.detach(), stages.boxes.detach(), targets, weights=weights)
+    costs = Costs(bad, images, stages.spoken)
+    if bad.device.type == "cpu":
+        costs.check()
+    return owners(match, images=images, queries=queries), costs
+
+
+def number_of_boxes(targets: Targets) -> Tensor:
+    """() float32 on the device, at least 1."""
+    return targets.counts.sum().clamp(min=1).float()
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a batch cost."""
+
+    total: Tensor
+    """The weighted sum of all terms, to differentiate."""
+    terms: dict[str, Tensor]
+    """Each weighted term, detached: ``vfl``, ``l1``, ... of the last layer, ``vfl_aux0``, ``vfl_first``,
+    ``vfl_encoder``, ``vfl_denoise0`` ... of the others."""
+    costs: Costs | None = None
+    """On a device that is not to be waited for: what has to be checked before the weights move. On the CPU bad costs
+    are refused at once."""
+
+
+def add_up(parts: Sequence[tuple[Stages, Sums]], *, costs: Costs) -> Losses:
+    """The losses of all kinds and stages as one."""
+    total = torch.cat([values for _, sums in parts for values in sums.values()]).sum()
+    terms: dict[str, Tensor] = {}
+    for stages, sums in parts:
+        for kind, values in sums.items():
+            terms.update(named_terms(kind, values, stages))
+    return Losses(total, terms, costs)
+
+
+def named_terms(kind: str, values: Tensor, stages: Stages) -> dict[str, Tensor]:
+    """The (N,) values of the first N stages by name, detached."""
+    return {kind + name: value for name, value in zip(stages.names, values.detach().unbind())}
