@@ -9,9 +9,9 @@ from torch import nn
 
 from detrx.errors import ConfigError
 from detrx.models.config import RtConfig
+from detrx.models.encoder import HybridEncoder
 from detrx.models.layers import ConvNorm, RepVgg
 from detrx.models.rt import RtDetr
-from detrx.models.encoder import HybridEncoder
 from detrx.models.zoo import MODELS, build, config_for
 from detrx.tensors import DenoiseQueries
 
