@@ -13,8 +13,7 @@ BIN := $(VENV)/bin
 TEST_FLAGS ?= -n 2
 TODAY := $(shell date +%Y-%m-%d)
 NATIVE := $(shell find csrc cmake -type f) CMakeLists.txt pyproject.toml
-CUDA_KERNELS := $(wildcard csrc/cuda/*.cu)
-CUDA_BENCHMARKS := $(shell grep -ls 'needs("cuda")' benchmarks/bench_*.py)
+GPU_ARCHITECTURE ?= native
 
 .PHONY: demo test lint format bench gpu xavier clean
 
@@ -41,25 +40,19 @@ bench: $(VENV)/.detrx-dev
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-json=benchmarks/results/$(TODAY)-cpu.json
 
 # On the Python that already holds torch, numpy, pybind11, scikit-build-core, CMake, ninja, pytest and pytest-benchmark.
+# The kernels are built for the device that is here and no other. Tests and benchmarks read what has just been installed.
 gpu:
-	$(PYTHON) -m pip install --no-build-isolation --no-deps $(PIP_FLAGS) .
+	$(PYTHON) -m pip install --no-build-isolation --no-deps -C cmake.define.DETRX_CUDA=ON \
+	  -C cmake.define.CMAKE_CUDA_ARCHITECTURES=$(GPU_ARCHITECTURE) $(PIP_FLAGS) .
 	DETRX_REQUIRE=cuda $(PYTHON) -m pytest tests --only-needs cuda
-ifeq ($(CUDA_BENCHMARKS),)
-	@echo "make gpu: this version has no CUDA benchmarks, so none were run."
-else
+	$(PYTHON) scripts/sanitize.py
 	@mkdir -p benchmarks/results
-	DETRX_REQUIRE=cuda $(PYTHON) -m pytest benchmarks --only-needs cuda --benchmark-enable --benchmark-only \
+	DETRX_REQUIRE=cuda $(PYTHON) -m pytest benchmarks --only-needs cuda -s --benchmark-enable --benchmark-only \
 	  --benchmark-json=benchmarks/results/$(TODAY)-$$($(PYTHON) -c "import torch; print(torch.cuda.get_device_name().replace(' ', '-').lower())").json
-endif
 
+# Code for Jetson Xavier, which nvcc 13 no longer makes, by NVRTC 11.8 from PyPI: no nvcc, no GPU. See docs/decisions/0018.
 xavier:
-ifeq ($(CUDA_KERNELS),)
-	@echo "make xavier: this version has no CUDA kernels (csrc/cuda), so there is nothing to compile for sm_72." >&2; exit 1
-else
-	cmake -S . -B build/xavier -DDETRX_CUDA=ON -DDETRX_TENSORRT=OFF -DCMAKE_CUDA_ARCHITECTURES=72 \
-	  -Dpybind11_DIR=$$($(PYTHON) -m pybind11 --cmakedir)
-	cmake --build build/xavier --parallel
-endif
+	$(PYTHON) scripts/xavier.py build/xavier
 
 clean:
 	rm -rf build dist .venv .nox .mypy_cache .pytest_cache .ruff_cache

@@ -47,7 +47,8 @@ def test_the_stub_names_what_the_extension_has() -> None:
     named = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
     named |= {node.target.id for node in tree.body if isinstance(node, ast.AnnAssign)}  # type: ignore[union-attr]
     built = {name for name in dir(native.load()) if not name.startswith("__")} | {"__version__"}
-    assert {name for name in named if not name.startswith("_") or name == "__version__"} == built
+    # The CUDA kernels are described whether this machine has them or not.
+    assert {name for name in named if not name.startswith("_") or name == "__version__"} == built | {"cuda"}
 
 
 @pytest.mark.parametrize("name", ["Detector", "evaluate", "export", "train", "Detections", "Frame"])

@@ -9,4 +9,7 @@ void bind_losses(pybind11::module_& m);
 void bind_match(pybind11::module_& m);
 void bind_ops(pybind11::module_& m);
 
+// The same operators on CUDA tensors: the last argument is the stream in place of the threads.
+void bind_cuda(pybind11::module_& m);
+
 }  // namespace detrx

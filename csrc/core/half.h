@@ -5,9 +5,11 @@
 #include <cstdint>
 #include <cstring>
 
-#include "core/error.h"
 #include "core/inline.h"
+#if !defined(__CUDACC_RTC__)  // the choice is made on the host
+#include "core/error.h"
 #include "core/tensor_view.h"
+#endif
 
 namespace detrx {
 
@@ -39,12 +41,18 @@ DETRX_HD DETRX_INLINE float to_float(Bfloat16 value) {
 
 // Exact; without branches, so that loops over it become vector code.
 DETRX_HD DETRX_INLINE float to_float(Half value) {
+#if defined(__CUDA_ARCH__)
+  float found;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(found) : "h"(value.bits));
+  return found;
+#else
   constexpr float kRebias = 5.192296858534828e33F;  // 2^112: exponents are kept 112 lower
   const std::uint32_t sign = static_cast<std::uint32_t>(value.bits & 0x8000U) << 16;
   const std::uint32_t size = static_cast<std::uint32_t>(value.bits & 0x7fffU) << 13;
   const std::uint32_t finite = bits_of_float(float_of_bits(size) * kRebias);
   const std::uint32_t wide = size >= 0x0f800000U ? size | 0x7f800000U : finite;  // infinity or NaN
   return float_of_bits(wide | sign);
+#endif
 }
 
 // Rounds to the nearest, ties to even, as hardware does; NaN stays NaN.
@@ -66,6 +74,11 @@ DETRX_HD DETRX_INLINE Bfloat16 from_float<Bfloat16>(float value) {
 
 template <>
 DETRX_HD DETRX_INLINE Half from_float<Half>(float value) {
+#if defined(__CUDA_ARCH__)
+  Half found;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(found.bits) : "f"(value));
+  return found;
+#else
   const std::uint32_t bits = bits_of_float(value);
   const std::uint32_t size = bits & 0x7fffffffU;
   std::uint32_t half;
@@ -79,7 +92,10 @@ DETRX_HD DETRX_INLINE Half from_float<Half>(float value) {
     half = bits_of_float(float_of_bits(size) + 0.5F) - 0x3f000000U;
   }
   return {static_cast<std::uint16_t>(half | ((bits >> 16) & 0x8000U))};
+#endif
 }
+
+#if !defined(__CUDACC_RTC__)
 
 // Stands for a type where a value is asked for.
 template <typename T>
@@ -96,5 +112,7 @@ inline decltype(auto) dispatch_float(Dtype dtype, Fn&& fn) {
           text(dtype));
   return fn(TypeOf<float>{});
 }
+
+#endif
 
 }  // namespace detrx

@@ -20,6 +20,7 @@
 #define DETRX_X86 0
 #endif
 
+#if !defined(__CUDACC__)  // asked by the CPU's kernels alone
 namespace detrx {
 
 // Whether this machine runs functions marked DETRX_AVX2.
@@ -45,3 +46,4 @@ inline bool has_avx512() noexcept {
 }
 
 }  // namespace detrx
+#endif

@@ -1,10 +1,10 @@
 #include "cpu/deform_attn.h"
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 
 #include "core/inline.h"
+#include "core/sample.h"
 #include "cpu/parallel.h"
 
 namespace detrx::cpu {
@@ -36,31 +36,13 @@ struct Problem {
   float* grad_weights = nullptr;
 };
 
-// The four pixels around a point: left and right of the row above, then of the row below.
-struct Corners {
-  std::int64_t at[4];  // offset into values, or -1 outside
-  float share[4];
-  float across, down;  // how far from the left and from the upper pixel
-};
-
-DETRX_INLINE void find_corners(const Problem& p, const Level& level, const float* location,
-                               std::int64_t base, Corners& c) {
-  // Far outside is all alike, and the clamp keeps the conversion to an integer defined; a NaN
-  // becomes a place outside.
-  const float x = location[0] * static_cast<float>(level.width) - 0.5F;
-  const float y = location[1] * static_cast<float>(level.height) - 0.5F;
-  const bool near = x > -1 && y > -1 && x < static_cast<float>(level.width) &&
-                    y < static_cast<float>(level.height);
-  const float left = near ? std::floor(x) : -2.0F, above = near ? std::floor(y) : -2.0F;
-  c.across = near ? x - left : 0.0F;
-  c.down = near ? y - above : 0.0F;
-  const auto column = static_cast<std::int64_t>(left), row = static_cast<std::int64_t>(above);
+// Where a point reads: the offsets of its corners' pixels into values, or -1 outside.
+DETRX_INLINE void find_offsets(const Problem& p, const Level& level, const float* location,
+                               std::int64_t base, Footprint& c, std::int64_t (&at)[4]) {
+  find_footprint(location[0], location[1], level.height, level.width, c);
   const std::int64_t step = p.heads * p.channels;
   for (int k = 0; k < 4; ++k) {
-    const std::int64_t i = row + k / 2, j = column + k % 2;
-    const bool inside = i >= 0 && i < level.height && j >= 0 && j < level.width;
-    c.at[k] = inside ? base + (level.start + i * level.width + j) * step : -1;
-    c.share[k] = (k / 2 ? c.down : 1 - c.down) * (k % 2 ? c.across : 1 - c.across);
+    at[k] = c.pixel[k] < 0 ? -1 : base + (level.start + c.pixel[k]) * step;
   }
 }
 
@@ -74,12 +56,13 @@ DETRX_INLINE void sample_query(const Problem& p, std::int64_t image, std::int64_
   Lanes sum[Channels ? Channels / kLanes : 1] = {};
   if (!Channels) std::fill(out, out + channels, 0.0F);
   for (std::int64_t k = 0; k < p.points; ++k) {
-    Corners c;
+    Footprint c;
+    std::int64_t at[4];
     const std::int64_t point = place * p.points + k;
-    find_corners(p, p.levels[static_cast<std::size_t>(k)], p.locations + 2 * point, base, c);
+    find_offsets(p, p.levels[static_cast<std::size_t>(k)], p.locations + 2 * point, base, c, at);
     for (int corner = 0; corner < 4; ++corner) {
-      if (c.at[corner] < 0) continue;
-      const float* const pixel = p.values + c.at[corner];
+      if (at[corner] < 0) continue;
+      const float* const pixel = p.values + at[corner];
       const float scale = c.share[corner] * p.weights[point];
       if (Channels) {
         for (int i = 0; i < Channels / kLanes; ++i) {
@@ -125,25 +108,23 @@ DETRX_INLINE void differentiate_query(const Problem& p, std::int64_t image, std:
   const std::int64_t base = (image * p.pixels * p.heads + head) * channels;
   const float* const grad = p.grad + place * channels;
   for (std::int64_t k = 0; k < p.points; ++k) {
-    Corners c;
+    Footprint c;
+    std::int64_t at[4];
     const std::int64_t point = place * p.points + k;
     const Level& level = p.levels[static_cast<std::size_t>(k)];
-    find_corners(p, level, p.locations + 2 * point, base, c);
+    find_offsets(p, level, p.locations + 2 * point, base, c, at);
     const float weight = p.weights[point];
     float product[4] = {};
     for (int i = 0; i < 4; ++i) {
-      if (c.at[i] < 0) continue;
-      product[i] = meet_pixel<Channels>(grad, p.values + c.at[i], p.grad_values + c.at[i],
+      if (at[i] < 0) continue;
+      product[i] = meet_pixel<Channels>(grad, p.values + at[i], p.grad_values + at[i],
                                         weight * c.share[i], channels);
     }
-    const float above = product[1] - product[0], below = product[3] - product[2];
-    const float left = product[2] - product[0], right = product[3] - product[1];
-    p.grad_weights[point] = c.share[0] * product[0] + c.share[1] * product[1] +
-                            c.share[2] * product[2] + c.share[3] * product[3];
-    p.grad_locations[2 * point] =
-        weight * static_cast<float>(level.width) * (above + c.down * (below - above));
-    p.grad_locations[2 * point + 1] =
-        weight * static_cast<float>(level.height) * (left + c.across * (right - left));
+    const SampleGradient found =
+        differentiate_sample(c, product, weight, level.height, level.width);
+    p.grad_weights[point] = found.weight;
+    p.grad_locations[2 * point] = found.x;
+    p.grad_locations[2 * point + 1] = found.y;
   }
 }
 

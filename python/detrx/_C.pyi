@@ -172,3 +172,163 @@ def match_cost(
     cost: NDArray[np.float32],
 ) -> None: ...
 def owners(match: NDArray[np.int32], owners: NDArray[np.int32]) -> None: ...
+
+class cuda:
+    """A submodule that is there where "cuda" is in BUILT_WITH.
+
+    Capsules of contiguous CUDA tensors on one device; stream is what torch.cuda.Stream.cuda_stream says. Nothing waits.
+    """
+
+    @staticmethod
+    def assign(cost: Any, counts: Any, match: Any, bad: Any, workspace: Any, stream: int) -> None: ...
+    @staticmethod
+    def assign_workspace(problems: int, targets: int, queries: int) -> int: ...
+    @staticmethod
+    def match(
+        logits: Any,
+        boxes: Any,
+        labels: Any,
+        truths: Any,
+        counts: Any,
+        softmax: bool,
+        class_: float,
+        l1: float,
+        giou: float,
+        alpha: float,
+        gamma: float,
+        cost: Any,
+        match: Any,
+        bad: Any,
+        workspace: Any,
+        stream: int,
+    ) -> None: ...
+    @staticmethod
+    def loss_parts(images: int, queries: int) -> int: ...
+    @staticmethod
+    def box_loss(
+        boxes: Any,
+        truths: Any,
+        owners: Any,
+        kind: Overlap,
+        normaliser: Any,
+        l1: Any,
+        away: Any,
+        iou: Any,
+        parts: Any,
+        stream: int,
+    ) -> None: ...
+    @staticmethod
+    def box_loss_backward(
+        grad_l1: Any,
+        grad_away: Any,
+        boxes: Any,
+        truths: Any,
+        owners: Any,
+        kind: Overlap,
+        normaliser: Any,
+        grad_boxes: Any,
+        stream: int,
+    ) -> None: ...
+    @staticmethod
+    def focal_loss(
+        logits: Any,
+        labels: Any,
+        owners: Any,
+        quality: Any,
+        kind: FocalKind,
+        alpha: float,
+        gamma: float,
+        normaliser: Any,
+        sums: Any,
+        parts: Any,
+        stream: int,
+    ) -> None: ...
+    @staticmethod
+    def focal_loss_backward(
+        grad: Any,
+        logits: Any,
+        labels: Any,
+        owners: Any,
+        quality: Any,
+        kind: FocalKind,
+        alpha: float,
+        gamma: float,
+        normaliser: Any,
+        grad_logits: Any,
+        stream: int,
+    ) -> None: ...
+    @staticmethod
+    def cross_entropy(
+        logits: Any,
+        labels: Any,
+        owners: Any,
+        no_object: float,
+        means: Any,
+        log_sums: Any,
+        weights: Any,
+        parts: Any,
+        stream: int,
+    ) -> None: ...
+    @staticmethod
+    def cross_entropy_backward(
+        grad: Any,
+        logits: Any,
+        labels: Any,
+        owners: Any,
+        no_object: float,
+        log_sums: Any,
+        weights: Any,
+        grad_logits: Any,
+        stream: int,
+    ) -> None: ...
+    @staticmethod
+    def fgl_loss(
+        edges: Any,
+        references: Any,
+        truths: Any,
+        owners: Any,
+        iou: Any,
+        reg_scale: float,
+        up: float,
+        normaliser: Any,
+        sums: Any,
+        parts: Any,
+        stream: int,
+    ) -> None: ...
+    @staticmethod
+    def fgl_loss_backward(
+        grad: Any,
+        edges: Any,
+        references: Any,
+        truths: Any,
+        owners: Any,
+        iou: Any,
+        reg_scale: float,
+        up: float,
+        normaliser: Any,
+        grad_edges: Any,
+        stream: int,
+    ) -> None: ...
+    @staticmethod
+    def deform_attn(
+        values: Any,
+        sides: Sequence[int],
+        locations: Any,
+        weights: Any,
+        points: Sequence[int],
+        out: Any,
+        stream: int,
+    ) -> None: ...
+    @staticmethod
+    def deform_attn_backward(
+        grad: Any,
+        values: Any,
+        sides: Sequence[int],
+        locations: Any,
+        weights: Any,
+        points: Sequence[int],
+        grad_values: Any,
+        grad_locations: Any,
+        grad_weights: Any,
+        stream: int,
+    ) -> None: ...

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from detrx import native
 from detrx.errors import TrainingError
+from detrx.ops import cuda_bodies
 from detrx.ops.cross import cross
 
 
@@ -26,15 +27,26 @@ def assign(cost: Tensor, counts: Tensor, *, threads: int | None = None) -> Tenso
         TrainingError: a cost that is used is NaN or infinite.
         ValueError: a shape does not fit.
     """
+    if cost.is_cuda and cuda_bodies.has_cuda("assign"):
+        found, bad = cuda_bodies.assign(cost.detach().transpose(1, 2), counts)
+        _refuse(bad)
+        return found.long()
     match, total = _assign(cost, counts, None, threads)
     if total:
         _, bad = assign_counting(cost, counts, threads=threads)
-        first = int(bad.nonzero()[0])
-        raise TrainingError(
-            f"[assign] costs must be finite, but {int(bad[first])} of problem {first} are NaN or infinite. "
-            "Look at what the costs were made of."
-        )
+        _refuse(bad)
     return match if cost.is_cpu else match.to(cost.device)
+
+
+def _refuse(bad: Tensor) -> None:
+    """Raise where a count is not 0; waits for the device."""
+    if not bad.any():
+        return
+    first = int(bad.nonzero()[0])
+    raise TrainingError(
+        f"[assign] costs must be finite, but {int(bad[first])} of problem {first} are NaN or infinite. "
+        "Look at what the costs were made of."
+    )
 
 
 def assign_counting(cost: Tensor, counts: Tensor, *, threads: int | None = None) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from detrx import native
+from detrx.ops import cuda_bodies
 from detrx.ops.cross import cross
 from detrx.ops.loss_reference import box_loss_reference
 from detrx.ops.native_body import adjacent, by_stage, has_native, is_plain, number
@@ -57,6 +58,8 @@ def box_loss(
 def _forward(
     boxes: Tensor, truths: Tensor, owners: Tensor, normaliser: Tensor | None, kind: str
 ) -> tuple[Tensor, Tensor, Tensor]:
+    if boxes.is_cuda:
+        return cuda_bodies.box_loss(boxes, truths, owners, normaliser, kind)
     l1, away, iou = (torch.empty(boxes.shape[:n], dtype=torch.float32) for n in (1, 1, 3))
     module = native.load()
     module.box_loss(
@@ -82,6 +85,8 @@ def _backward(
     normaliser: Tensor | None,
     kind: str,
 ) -> Tensor:
+    if boxes.is_cuda:
+        return cuda_bodies.box_loss_backward(grad_l1, grad_away, boxes, truths, owners, normaliser, kind)
     to_boxes = torch.empty_like(boxes, memory_format=torch.contiguous_format)
     module = native.load()
     module.box_loss_backward(
@@ -98,9 +103,9 @@ def _backward(
     return to_boxes
 
 
-_op = torch.library.custom_op("detrx::box_loss", _forward, mutates_args=(), device_types="cpu")
+_op = torch.library.custom_op("detrx::box_loss", _forward, mutates_args=(), device_types=("cpu", "cuda"))
 _backward_op = torch.library.custom_op(
-    "detrx::box_loss_backward", _backward, mutates_args=(), device_types="cpu"
+    "detrx::box_loss_backward", _backward, mutates_args=(), device_types=("cpu", "cuda")
 )
 
 

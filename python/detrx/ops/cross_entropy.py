@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from detrx import native
+from detrx.ops import cuda_bodies
 from detrx.ops.cross import cross
 from detrx.ops.loss_reference import cross_entropy_reference
 from detrx.ops.native_body import adjacent, by_stage, has_native, is_plain
@@ -43,6 +44,8 @@ def _forward(
     logits: Tensor, labels: Tensor, owners: Tensor, no_object: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The means, and for the way back (L, B, Q) log-sum-exp of each query and (L,) sums of weights."""
+    if logits.is_cuda:
+        return cuda_bodies.cross_entropy(logits, labels, owners, no_object)
     means, log_sums, weights = (torch.empty(logits.shape[:n], dtype=torch.float32) for n in (1, 3, 1))
     native.load().cross_entropy(
         cross(adjacent(logits)),
@@ -66,6 +69,8 @@ def _backward(
     weights: Tensor,
     no_object: float,
 ) -> Tensor:
+    if logits.is_cuda:
+        return cuda_bodies.cross_entropy_backward(grad, logits, labels, owners, log_sums, weights, no_object)
     to_logits = torch.empty_like(logits, memory_format=torch.contiguous_format)
     native.load().cross_entropy_backward(
         cross(grad),
@@ -81,9 +86,9 @@ def _backward(
     return to_logits
 
 
-_op = torch.library.custom_op("detrx::cross_entropy", _forward, mutates_args=(), device_types="cpu")
+_op = torch.library.custom_op("detrx::cross_entropy", _forward, mutates_args=(), device_types=("cpu", "cuda"))
 _backward_op = torch.library.custom_op(
-    "detrx::cross_entropy_backward", _backward, mutates_args=(), device_types="cpu"
+    "detrx::cross_entropy_backward", _backward, mutates_args=(), device_types=("cpu", "cuda")
 )
 
 

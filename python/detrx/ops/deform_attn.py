@@ -14,6 +14,8 @@ from torch import Tensor
 
 from detrx import native
 from detrx.errors import MissingBackendError
+from detrx.ops import cuda_bodies
+from detrx.ops.native_body import has_native
 
 
 def deform_attn(
@@ -24,6 +26,10 @@ def deform_attn(
     points_per_level: Sequence[int],
 ) -> Tensor:
     """Sum weighted bilinear samples of the feature levels at each query's own points.
+
+    On CUDA devices values of half precision are read as they are, and coordinates, weights and sums are float32. There
+    the gradient of values differs in its last bits from run to run, unless torch.use_deterministic_algorithms(True)
+    asks for a slower body.
 
     B images, S pixels of all levels, H heads of D channels, Q queries, P points of all levels. A sample is read as
     ``grid_sample(mode="bilinear", padding_mode="zeros", align_corners=False)`` reads it.
@@ -45,7 +51,13 @@ def deform_attn(
     if not _use_native(values, locations, weights):
         return deform_attn_gather(values, shapes, locations, weights, points_per_level)
     sides = [side for shape in shapes for side in shape]
-    out = _op(values.float(), sides, locations.float(), weights.float(), list(points_per_level))
+    out = _op(
+        values if values.is_cuda else values.float(),
+        sides,
+        locations.float(),
+        weights.float(),
+        list(points_per_level),
+    )
     answer: Tensor = out.to(values.dtype)
     return answer
 
@@ -185,6 +197,10 @@ def _check(
 def _use_native(*tensors: Tensor) -> bool:
     if _is_tracing() or torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
         return False
+    if tensors[0].is_cuda:
+        # The kernel's gradient of values is summed in no fixed order; torch's own sums may be asked to keep one.
+        kept = torch.are_deterministic_algorithms_enabled() and torch.is_grad_enabled()
+        return not kept and all(has_native("deform_attn", t) for t in tensors)
     return all(t.device.type == "cpu" and t.dtype != torch.float64 for t in tensors) and _native() is not None
 
 
@@ -203,6 +219,8 @@ def _native() -> ModuleType | None:
 
 @torch.library.custom_op("detrx::deform_attn", mutates_args=())
 def _op(values: Tensor, sides: list[int], locations: Tensor, weights: Tensor, points: list[int]) -> Tensor:
+    if values.is_cuda:
+        return cuda_bodies.deform_attn(values, sides, locations, weights, points)
     out = torch.empty(*weights.shape[:2], values.shape[2] * values.shape[3], dtype=torch.float32)
     native.load().deform_attn(
         _array(values),
@@ -220,6 +238,8 @@ def _op(values: Tensor, sides: list[int], locations: Tensor, weights: Tensor, po
 def _backward_op(
     grad: Tensor, values: Tensor, sides: list[int], locations: Tensor, weights: Tensor, points: list[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
+    if values.is_cuda:
+        return cuda_bodies.deform_attn_backward(grad, values, sides, locations, weights, points)
     to_values, to_locations, to_weights = (
         torch.empty_like(t, memory_format=torch.contiguous_format) for t in (values, locations, weights)
     )

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from detrx import native
+from detrx.ops import cuda_bodies
 from detrx.ops.cross import cross
 from detrx.ops.loss_reference import fgl_loss_reference
 from detrx.ops.native_body import adjacent, by_stage, has_native, is_plain, number
@@ -74,6 +75,8 @@ def _forward(
     reg_scale: float,
     up: float,
 ) -> Tensor:
+    if edges.is_cuda:
+        return cuda_bodies.fgl_loss(edges, references, truths, owners, iou, normaliser, reg_scale, up)
     sums = torch.empty(edges.shape[0], dtype=torch.float32)
     native.load().fgl_loss(
         cross(adjacent(edges)),
@@ -101,6 +104,10 @@ def _backward(
     reg_scale: float,
     up: float,
 ) -> Tensor:
+    if edges.is_cuda:
+        return cuda_bodies.fgl_loss_backward(
+            grad, edges, references, truths, owners, iou, normaliser, reg_scale, up
+        )
     to_edges = torch.empty_like(edges, memory_format=torch.contiguous_format)
     native.load().fgl_loss_backward(
         cross(grad),
@@ -118,9 +125,9 @@ def _backward(
     return to_edges
 
 
-_op = torch.library.custom_op("detrx::fgl_loss", _forward, mutates_args=(), device_types="cpu")
+_op = torch.library.custom_op("detrx::fgl_loss", _forward, mutates_args=(), device_types=("cpu", "cuda"))
 _backward_op = torch.library.custom_op(
-    "detrx::fgl_loss_backward", _backward, mutates_args=(), device_types="cpu"
+    "detrx::fgl_loss_backward", _backward, mutates_args=(), device_types=("cpu", "cuda")
 )
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from detrx import native
+from detrx.ops import cuda_bodies
 from detrx.ops.cross import cross
 from detrx.ops.loss_reference import focal_loss_reference
 from detrx.ops.native_body import adjacent, by_stage, has_native, is_plain, number
@@ -88,6 +89,8 @@ def _forward(
     alpha: float,
     gamma: float,
 ) -> Tensor:
+    if logits.is_cuda:
+        return cuda_bodies.focal_loss(logits, labels, owners, quality, normaliser, kind, alpha, gamma)
     sums = torch.empty(logits.shape[0], dtype=torch.float32)
     module = native.load()
     module.focal_loss(
@@ -116,6 +119,10 @@ def _backward(
     alpha: float,
     gamma: float,
 ) -> Tensor:
+    if logits.is_cuda:
+        return cuda_bodies.focal_loss_backward(
+            grad, logits, labels, owners, quality, normaliser, kind, alpha, gamma
+        )
     to_logits = torch.empty_like(logits, memory_format=torch.contiguous_format)
     module = native.load()
     module.focal_loss_backward(
@@ -134,9 +141,9 @@ def _backward(
     return to_logits
 
 
-_op = torch.library.custom_op("detrx::focal_loss", _forward, mutates_args=(), device_types="cpu")
+_op = torch.library.custom_op("detrx::focal_loss", _forward, mutates_args=(), device_types=("cpu", "cuda"))
 _backward_op = torch.library.custom_op(
-    "detrx::focal_loss_backward", _backward, mutates_args=(), device_types="cpu"
+    "detrx::focal_loss_backward", _backward, mutates_args=(), device_types=("cpu", "cuda")
 )
 
 

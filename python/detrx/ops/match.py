@@ -9,6 +9,7 @@ from torch import Tensor
 
 from detrx import native
 from detrx.errors import TrainingError
+from detrx.ops import cuda_bodies
 from detrx.ops.assign import assign_counting
 from detrx.ops.cross import cross
 from detrx.ops.match_cost import match_cost
@@ -111,8 +112,7 @@ def _float(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype == torch.float64 else tensor
 
 
-@torch.library.custom_op("detrx::match", mutates_args=())
-def _op(
+def _on_any_device(
     logits: Tensor,
     boxes: Tensor,
     labels: Tensor,
@@ -130,6 +130,9 @@ def _op(
     cost = cost.reshape(layers * images, labels.shape[1], queries).transpose(1, 2)
     found, bad = assign_counting(cost, counts.repeat(layers), threads=threads or None)
     return found.to(logits.device, torch.int32), bad.to(logits.device, torch.int32)
+
+
+_op = torch.library.custom_op("detrx::match", _on_any_device, mutates_args=())
 
 
 @_op.register_kernel("cpu")
@@ -151,6 +154,22 @@ def _(
         *tensors, weights, softmax, cross(found), cross(bad), threads or torch.get_num_threads()
     )
     return found, bad
+
+
+@_op.register_kernel("cuda")
+def _(
+    logits: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    truths: Tensor,
+    counts: Tensor,
+    weights: list[float],
+    softmax: bool,
+    threads: int,
+) -> tuple[Tensor, Tensor]:
+    if not cuda_bodies.has_cuda("match"):
+        return _on_any_device(logits, boxes, labels, truths, counts, weights, softmax, threads)
+    return cuda_bodies.match(logits, boxes, labels, truths, counts, softmax=softmax, factors=weights)
 
 
 @_op.register_fake

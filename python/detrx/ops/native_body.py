@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from detrx import native
 from detrx.errors import MissingBackendError
+from detrx.ops.cuda_bodies import has_cuda
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -25,7 +26,7 @@ def is_plain(tensor: Tensor) -> bool:
     """
     if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
         return False
-    return tensor.device.type == "cpu" and type(tensor) in (Tensor, torch.nn.Parameter)
+    return tensor.device.type in ("cpu", "cuda") and type(tensor) in (Tensor, torch.nn.Parameter)
 
 
 def by_stage(owners: Tensor) -> Tensor:
@@ -51,7 +52,8 @@ _known: dict[tuple[str, str], bool] = {}
 def _has_body(name: str, device: str) -> bool:
     found = _known.get((name, device))
     if found is None:
-        found = _known[name, device] = device == "cpu" and _is_built(name)
+        bodies = {"cpu": _is_built, "cuda": has_cuda}
+        found = _known[name, device] = device in bodies and bodies[device](name)
     return found
 
 

@@ -1,0 +1,34 @@
+// Multi-scale deformable attention (arXiv 2010.04159) on the GPU, as cpu/deform_attn.h.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/tensor_view.h"
+
+namespace detrx::cuda {
+
+// Sums weighted bilinear samples. All tensors are contiguous; coordinates, weights and sums are
+// float32 whatever the values are. Does not wait; may be captured.
+//   values    (B, S, H, D) float32, float16 or bfloat16
+//   sides     height and width of each of at most 8 levels
+//   locations (B, Q, H, P, 2) float32 x, y
+//   weights   (B, Q, H, P) float32
+//   points    how many of the P points belong to each level
+//   out       (B, Q, H * D) of the type of values, written
+void deform_attn(const AnyView<4>& values, const std::vector<std::int64_t>& sides,
+                 const AnyView<5>& locations, const AnyView<4>& weights,
+                 const std::vector<std::int64_t>& points, const AnyView<3>& out,
+                 std::int64_t stream);
+
+// The gradients of the above, given the gradient of out in the type of values.
+//   grad_values    (B, S, H, D) float32, added to: pass zeros. Threads add in no fixed order, so
+//                  its last bits differ from run to run
+//   grad_locations, grad_weights  written
+void deform_attn_backward(const AnyView<3>& grad, const AnyView<4>& values,
+                          const std::vector<std::int64_t>& sides, const AnyView<5>& locations,
+                          const AnyView<4>& weights, const std::vector<std::int64_t>& points,
+                          const AnyView<4>& grad_values, const AnyView<5>& grad_locations,
+                          const AnyView<4>& grad_weights, std::int64_t stream);
+
+}  // namespace detrx::cuda

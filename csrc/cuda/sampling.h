@@ -1,0 +1,35 @@
+// What the kernels of deform_attn.cu are given.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/launch.h"
+
+namespace detrx::cuda {
+
+constexpr int kMostLevels = 8;
+
+struct Sampling {
+  std::int64_t images, pixels, queries;
+  std::int32_t heads, channels, points, levels;
+  std::int32_t height[kMostLevels], width[kMostLevels];
+  std::int64_t start[kMostLevels];  // the level's first pixel
+  std::int32_t end[kMostLevels];    // one past its last point
+  std::int32_t lanes;               // threads to a query's head, a power of two up to 32
+  const void* values;
+  const float* locations;
+  const float* weights;
+  void* out;
+  const void* grad;
+  float* grad_values;
+  float* grad_locations;
+  float* grad_weights;
+};
+
+// T is float, Half or Bfloat16; of its items, kVector lie side by side in every load of a thread.
+template <typename T, int kVector>
+void launch_sample(const Sampling& problem, Stream stream);
+template <typename T, int kVector>
+void launch_differentiate(const Sampling& problem, Stream stream);
+
+}  // namespace detrx::cuda
