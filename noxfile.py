@@ -36,6 +36,13 @@ def tests_gpu(session: nox.Session) -> None:
     """The CUDA tests; here a missing device is a failure."""
     session.install("-e", ".[dev]")
     session.run("pytest", "tests", "--only-needs", "cuda", *session.posargs, env={"DETRX_REQUIRE": "cuda"})
+    session.run("python", "scripts/sanitize.py")
+
+
+@nox.session
+def xavier(session: nox.Session) -> None:
+    """The CUDA kernels compile for sm_72 with the CUDA 11.8 pieces of PyPI; needs neither nvcc nor a GPU."""
+    session.run("python", "scripts/xavier.py", "build/xavier")
 
 
 @nox.session

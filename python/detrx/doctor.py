@@ -88,7 +88,11 @@ def _machine() -> Tuple[str, str, str]:
 
 def _native() -> Tuple[str, str, str]:
     built = getattr(native.load(), "BUILT_WITH", ())
-    return "ok", f"detrx._C, built with {', '.join(map(str, built)) or 'the CPU alone'}", ""
+    found = f"detrx._C, built with {', '.join(map(str, built)) or 'the CPU alone'}"
+    if "cuda" not in built and _gpu()[0] == "ok":
+        remedy = "pip install -C cmake.define.DETRX_CUDA=ON .  # in the folder of detrx's source; needs nvcc"
+        return "note", f"{found}, although there is a GPU: training on it is slower than it could be", remedy
+    return "ok", found, ""
 
 
 def _opencv() -> Tuple[str, str, str]:
