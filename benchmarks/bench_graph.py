@@ -1,8 +1,8 @@
-"""The bare rt-n graph at 320 x 320 in ONNX Runtime, two threads, and what backbone, levels, queries and layers cost.
+"""The bare rt-n graph at 320 in ONNX Runtime, two threads, beside D-FINE of transformers, and what each part costs.
 
 Weights are random, which does not change the time. DETRX_BENCH_ONNX=best.onnx measures a file of your own as rt-n.
 
-    python benchmarks/bench_graph.py            # rt-n and each variant beside it, as ratios
+    python benchmarks/bench_graph.py            # the peer and each variant beside rt-n, as ratios
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -37,9 +38,12 @@ SMALL: dict[str, Any] = {
 NARROW = dict.fromkeys(("hidden", "decoder_hidden"), 64) | dict.fromkeys(
     ("encoder_feedforward", "decoder_feedforward"), 256
 )
+RT_P: dict[str, Any] = {"neck": "light", "attention_levels": (32,), "decoder_layers": 2}
 CHANGES: dict[str, dict[str, Any]] = {
     "mobilenetv2, 8 16, 100 queries, 3 layers": {},
     "canvas 256 320": {"canvas": (256, 320)},
+    "rt-p, canvas 256 320": RT_P | {"canvas": (256, 320)},
+    "rt-p, canvas 256 320, 60 queries": RT_P | {"canvas": (256, 320), "queries": 60},
     "hgnetv2_b0": {"backbone": "hgnetv2_b0"},
     "mobilenetv4_conv_small": {"backbone": "mobilenetv4_conv_small"},
     "levels 8 16 32": {"levels": (8, 16, 32)},
@@ -61,6 +65,35 @@ def write(config: RtConfig, path: Path, *, canvas: tuple[int, int] = CANVAS) -> 
     torch.manual_seed(0)
     info = ModelInfo(config.name, ("a", "b", "c"), (1, 2, 3), canvas)
     return write_onnx(build(config, classes=3).eval(), info, path)
+
+
+def write_peer(path: Path) -> Path:
+    """D-FINE of transformers as benchmarks/peers trains it: the same backbone, three levels, 100 queries."""
+    import torch
+    from peers.bccd_transformers import build
+
+    class Plain(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = build(3, None).eval()
+
+        def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            found = self.model(pixels)
+            return found.logits, found.pred_boxes
+
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer's, about shapes that it holds for constant
+        torch.onnx.export(
+            Plain(),
+            (torch.randn(1, 3, *CANVAS),),
+            path,
+            input_names=["pixels"],
+            output_names=["logits", "boxes"],
+            opset_version=17,
+            dynamo=False,
+        )
+    return path
 
 
 def runner(path: Path) -> Callable[[], Any]:
@@ -101,6 +134,8 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as folder:
         ours = rt_n(Path(folder))
+        peer = runner(write_peer(Path(folder) / "peer.onnx"))
+        interleave({"transformers D-FINE": peer, "rt-n": ours}, rounds=rounds, title="bare graph")
         for name, run in variants(Path(folder)).items():
             # Each pair alone, lest one's waiting threads slow the next.
             interleave({name: run, "rt-n": ours}, rounds=rounds, title="bare graph")
