@@ -92,7 +92,7 @@ def make_steps():
         theirs.zero_grad()
         theirs(pixels, labels=lists).loss.backward()
 
-    return {"detrx": make_ours(ours, pixels, targets, LossConfig()), "transformers": step_theirs}
+    return {"detrx": make_ours(ours, pixels, targets, LossConfig(label="vfl")), "transformers": step_theirs}
 
 
 def test_train_step(benchmark):

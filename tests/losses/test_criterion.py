@@ -245,6 +245,10 @@ def test_distillation_where_all_or_none_are_matched(owner):
     torch.testing.assert_close(found[0], (each.mean(-1) * weight).mean())
 
 
+def test_the_power_is_the_published_one_of_the_loss():
+    assert (LossConfig().power, LossConfig(label="vfl").power, LossConfig(gamma=3.0).power) == (1.5, 2.0, 3.0)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -108,7 +108,7 @@ def test_every_term_equals_transformers(family, noise, monkeypatch):
     wanted = theirs(pixels, labels=lists)
     denoise = as_denoise(caught) if noise else None
     outputs = as_theirs(ours(pixels, denoise))
-    config = LossConfig(union=False)
+    config = LossConfig(label="vfl", union=False)
     found = Criterion(config, pairs.CLASSES)(outputs, targets, denoise)
     layers = len(outputs.logits)
     compared = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Literal, Optional
 
 from detrx.errors import ConfigError
 from detrx.ops.match_weights import MatchWeights
@@ -14,12 +14,12 @@ from detrx.ops.match_weights import MatchWeights
 class LossConfig:
     """The losses of RT-DETRv2, D-FINE and DEIM, and the denoising queries that go with them."""
 
-    label: Literal["vfl", "mal"] = "vfl"
-    """Class loss: varifocal (RT-DETR, D-FINE) or matching-aware (DEIM)."""
+    label: Literal["vfl", "mal"] = "mal"
+    """Class loss: matching-aware (DEIM), or varifocal (RT-DETR, D-FINE)."""
     alpha: float = 0.75
     """Weight of the negatives in the varifocal loss; the matching-aware loss takes 1."""
-    gamma: float = 2.0
-    """Power of the class loss: RT-DETR and D-FINE take 2, DEIM 1.5."""
+    gamma: Optional[float] = None
+    """Power of the class loss; None: the published 1.5 of the matching-aware loss, 2 of the varifocal one."""
     class_weight: float = 1.0
     """Weight of the class loss."""
     l1_weight: float = 5.0
@@ -50,6 +50,12 @@ class LossConfig:
     """How far denoising boxes are moved, in half sizes of the box."""
     kernels: Literal["native", "reference"] = "native"
     """What computes the losses: our kernels, or plain torch, slower, to look for a fault."""
+
+    @property
+    def power(self) -> float:
+        """The power of the class loss, settled."""
+        usual = {"mal": 1.5, "vfl": 2.0}
+        return usual[self.label] if self.gamma is None else self.gamma
 
     def __post_init__(self) -> None:
         if self.label not in ("vfl", "mal"):

@@ -87,7 +87,7 @@ class Criterion(nn.Module):
             own,
             kind=_LABEL_LOSS[config.label],
             alpha=config.alpha,
-            gamma=config.gamma,
+            gamma=config.power,
             quality=quality,
             normaliser=boxes,
         )
