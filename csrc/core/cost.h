@@ -2,6 +2,7 @@
 // float or a vector of floats; nothing branches on the data, and NaN goes through.
 #pragma once
 
+#include "core/exponential.h"
 #include "core/inline.h"
 #include "core/lanes.h"
 
@@ -18,25 +19,6 @@ struct CostWeights {
   float alpha = 0.25F;  // focal: the share of positives
   float gamma = 2.0F;   // focal: the power
 };
-
-// e^x for x <= 0: a relative error below 3e-7, and never below e^-87.
-template <typename F>
-DETRX_HD DETRX_INLINE F exp_of_negative(F x) {
-  using Bits = typename BitsOf<F>::type;
-  constexpr float kLog2e = 1.44269504F, kLn2High = 0.693145752F, kLn2Low = 1.42860677e-6F;
-  constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: a sum with it is rounded to a whole number
-  x = most(F{} - 87.0F, x);
-  const F shifted = x * kLog2e + kRound;
-  const F whole = shifted - kRound;
-  const F part = (x - whole * kLn2High) - whole * kLn2Low;  // within ln 2 / 2 of 0
-  F sum = part * 1.39421599e-3F + 8.37596823e-3F;
-  sum = sum * part + 4.16663401e-2F;
-  sum = sum * part + 1.66664053e-1F;
-  sum = sum * part + 0.500000005F;
-  sum = sum * part + 1.00000004F;
-  sum = sum * part + 1.0F;
-  return sum * bits_as<F>((bits_as<Bits>(shifted) + 127) << 23);
-}
 
 // log(1 + x) for x in [0, 1]: an error below 2e-7.
 template <typename F>
@@ -58,7 +40,7 @@ DETRX_HD DETRX_INLINE F log_of_one_and(F x) {
 //   negative  class_ * (1 - alpha)
 template <typename F>
 DETRX_HD DETRX_INLINE F focal_cost(F x, float positive, float negative, float gamma) {
-  const F e = exp_of_negative(-most(x, -x));
+  const F e = exp_of_nonpositive(-most(x, -x));
   const F high = 1.0F / (1.0F + e), low = e * high;
   const F rest = log_of_one_and(e);
   const F minus_log_p = rest + most(-x, F{}), minus_log_q = rest + most(x, F{});  // q is 1 - p
@@ -67,8 +49,8 @@ DETRX_HD DETRX_INLINE F focal_cost(F x, float positive, float negative, float ga
     p = p * p;
     q = q * q;
   } else {
-    p = exp_of_negative(minus_log_p * -gamma);
-    q = exp_of_negative(minus_log_q * -gamma);
+    p = exp_of_nonpositive(minus_log_p * -gamma);
+    q = exp_of_nonpositive(minus_log_q * -gamma);
   }
   return q * minus_log_p * positive - p * minus_log_q * negative;
 }

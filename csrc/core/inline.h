@@ -3,6 +3,9 @@
 // the CPU is marked DETRX_HD.
 #pragma once
 
+#include <cstdlib>
+#include <cstring>
+
 #define DETRX_INLINE inline __attribute__((always_inline))
 
 #if defined(__CUDACC__)
@@ -23,10 +26,23 @@
 #if !defined(__CUDACC__)  // asked by the CPU's kernels alone
 namespace detrx {
 
+// The widest instruction set that may be used, 0 (the baseline), 2 (AVX2) or 512 (AVX-512): what
+// DETRX_ISA=plain or avx2 says, read once, so that a test sees all bodies on one machine.
+inline int widest_allowed() noexcept {
+  static const int widest = [] {
+    const char* const named = std::getenv("DETRX_ISA");
+    if (named == nullptr) return 512;
+    if (std::strcmp(named, "plain") == 0) return 0;
+    return std::strcmp(named, "avx2") == 0 ? 2 : 512;
+  }();
+  return widest;
+}
+
 // Whether this machine runs functions marked DETRX_AVX2.
 inline bool has_avx2() noexcept {
 #if DETRX_X86
-  static const bool found = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  static const bool found =
+      widest_allowed() >= 2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   return found;
 #else
   return false;
@@ -37,8 +53,9 @@ inline bool has_avx2() noexcept {
 inline bool has_avx512() noexcept {
 #if DETRX_X86
   static const bool found =
-      has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+      widest_allowed() >= 512 && has_avx2() && __builtin_cpu_supports("avx512f") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl");
   return found;
 #else
   return false;

@@ -40,7 +40,7 @@ struct BitsOf {
 };
 template <>
 struct BitsOf<float> {
-  using type = std::int32_t;
+  using type = std::uint32_t;
 };
 
 template <typename To, typename From>

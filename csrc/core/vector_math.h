@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "core/exponential.h"
 #include "core/half.h"
 #include "core/inline.h"
 
@@ -136,30 +137,11 @@ DETRX_INLINE float sum_lanes(const typename Lanes::Floats& x) {
   return sums[0];
 }
 
-// e to the x in [0, 1] for x <= 0, to 2e-7 of itself; below -87.3 it is 1.2e-38, and NaN stays NaN.
+// The same of vectors that go by reference.
 template <typename Lanes>
 DETRX_INLINE void exp_of_nonpositive(const typename Lanes::Floats& x,
                                      typename Lanes::Floats& result) {
-  using Floats = typename Lanes::Floats;
-  using Words = typename Lanes::Words;
-  constexpr float kRounder = 12582912.0F;  // 1.5 * 2^23: adding it leaves the nearest integer
-  const Floats y = x < -87.3F ? Floats{} - 87.3F : x;
-  const Floats shifted = y * 1.44269504F + kRounder;
-  const Floats power = shifted - kRounder;
-  const Floats rest = (y - power * 0.693359375F) - power * -2.12194440e-4F;  // in +- ln(2) / 2
-  // Minimax for the relative error of 1 + rest + rest^2 * polynomial: 3e-9.
-  Floats series = rest * 1.3814459e-3F + 8.3687799e-3F;
-  series = series * rest + 4.1668393e-2F;
-  series = series * rest + 1.66665196e-1F;
-  series = series * rest + 4.9999994e-1F;
-  series = series * rest + 1.0F;
-  series = series * rest + 1.0F;
-  Words exponent;
-  std::memcpy(&exponent, &shifted, sizeof exponent);
-  exponent = (exponent << 23) + 0x3f800000U;
-  Floats scale;
-  std::memcpy(&scale, &exponent, sizeof scale);
-  result = series * scale;
+  result = exp_of_nonpositive(x);
 }
 
 // The sigmoid of x, and log1p(e^-|x|), each to 3e-7 of itself: softplus(x) = log(1 + e^x), which is

@@ -21,6 +21,10 @@ namespace {
 // Below about this many pairs in all, waking another thread takes longer than the work.
 constexpr std::int64_t kWorthSharing = 20000;
 
+// Logits of more bytes than this come from memory, each from a line of its own: asking for those of
+// the next queries early hides the wait. Asking for what is in the cache costs more than it gives.
+constexpr std::int64_t kFits = 16 << 20;
+
 constexpr float kLargest = std::numeric_limits<float>::max();
 
 struct Scratch {
@@ -86,6 +90,7 @@ DETRX_INLINE void focal_costs(const Problem& p, Scratch& s, std::int64_t classes
   const T* const logits = p.first<T>(p.in.logits);
   const std::int64_t step = p.in.logits.stride[2], pitch = p.pitch();
   float* const to = s.class_cost.get();
+  const bool far = p.in.logits.size() * static_cast<std::int64_t>(sizeof(T)) > kFits;
   for (std::int64_t q = 0; q < p.queries(); q += kCount) {
     const std::int64_t count = std::min<std::int64_t>(kCount, p.queries() - q);
     for (std::int64_t k = 0; k < classes; ++k) {
@@ -93,6 +98,11 @@ DETRX_INLINE void focal_costs(const Problem& p, Scratch& s, std::int64_t classes
       T some[kCount] = {};
       if (count == kCount) {
         for (int lane = 0; lane < kCount; ++lane) some[lane] = from[lane * step];
+        if (far) {
+          for (int lane = 0; lane < kCount; ++lane) {
+            __builtin_prefetch(from + (kCount + lane) * step);
+          }
+        }
       } else {
         for (std::int64_t lane = 0; lane < count; ++lane) some[lane] = from[lane * step];
       }
@@ -104,46 +114,61 @@ DETRX_INLINE void focal_costs(const Problem& p, Scratch& s, std::int64_t classes
   }
 }
 
-// Widens the logits of one query; what is added up to whole vectors is -inf.
 template <typename Wide, typename T>
-DETRX_INLINE void read_logits(const T* from, std::int64_t step, std::int64_t classes, float* to) {
-  std::int64_t c = 0;
-  if (step == 1) {
-    for (; c + Wide::kCount <= classes; c += Wide::kCount) {
-      typename Wide::Floats x;
-      load_floats<FloatLanes<Wide::kCount>>(from + c, x);
-      store(x, to + c);
-    }
+DETRX_INLINE typename Wide::Floats widened(const T* from) {
+  typename Wide::Floats x;
+  load_floats<FloatLanes<Wide::kCount>>(from, x);
+  return x;
+}
+
+// Writes e to the power of each logit less the highest, of at least Wide::kCount logits, and
+// returns their sum. Where they are no whole number of vectors, the last one goes back.
+template <typename Wide, typename T>
+DETRX_INLINE float softmax_row(const T* from, std::int64_t count, float* to) {
+  using Floats = typename Wide::Floats;
+  constexpr int kCount = Wide::kCount;
+  const std::int64_t last = count - kCount, again = (kCount - count % kCount) % kCount;
+  Floats highest = widened<Wide>(from + last), sum{};
+  for (std::int64_t c = 0; c <= last; c += kCount) {
+    highest = most(highest, widened<Wide>(from + c));
   }
-  for (; c < classes; ++c) to[c] = to_float(from[c * step]);
-  std::fill(to + classes, to + padded(classes), -std::numeric_limits<float>::infinity());
+  highest = -least_lane(-highest);
+  for (std::int64_t c = 0; c <= last; c += kCount) {
+    const Floats e = exp_of_nonpositive(widened<Wide>(from + c) - highest);
+    store(e, to + c);
+    sum += e;
+  }
+  if (again > 0) {
+    const Floats e = exp_of_nonpositive(widened<Wide>(from + last) - highest);
+    store(e, to + last);
+    const auto is_new = counting<typename Wide::Ints>() >= static_cast<std::int32_t>(again);
+    sum += is_new ? e : Floats{};
+  }
+  return sum_lanes<FloatLanes<kCount>>(sum);
+}
+
+// The same for logits that are not adjacent, or few.
+template <typename Wide, typename T>
+DETRX_INLINE float softmax_row(const T* from, std::int64_t step, std::int64_t count, float* to) {
+  if (step == 1 && count >= Wide::kCount) return softmax_row<Wide>(from, count, to);
+  for (std::int64_t c = 0; c < count; ++c) to[c] = to_float(from[c * step]);
+  std::fill(to + count, to + padded(count), -std::numeric_limits<float>::infinity());
+  return softmax_row<Wide>(to, padded(count), to);
 }
 
 // Less the probability of each used class, times its weight.
 template <typename Wide, typename T>
 DETRX_INLINE void softmax_costs(const Problem& p, Scratch& s, std::int64_t classes) {
-  using Floats = typename Wide::Floats;
-  constexpr int kCount = Wide::kCount;
   const T* const logits = p.first<T>(p.in.logits);
   const auto& stride = p.in.logits.stride;
   const std::int64_t all = p.in.logits.shape[3], pitch = p.pitch();
   float* const row = s.row.reserve(padded(all));
+  float* const to = s.class_cost.get();
+  const std::int64_t* const used = s.used.get();
   for (std::int64_t q = 0; q < p.queries(); ++q) {
-    read_logits<Wide>(logits + q * stride[2], stride[3], all, row);
-    Floats highest = load<Floats>(row), sum{};
-    for (std::int64_t c = kCount; c < all; c += kCount) {
-      highest = most(highest, load<Floats>(row + c));
-    }
-    highest = -least_lane(-highest);
-    for (std::int64_t c = 0; c < all; c += kCount) {
-      const Floats e = exp_of_negative(load<Floats>(row + c) - highest);
-      store(e, row + c);
-      sum += e;
-    }
-    const float scale = -p.weights.class_ / sum_lanes<FloatLanes<kCount>>(sum);
-    for (std::int64_t k = 0; k < classes; ++k) {
-      s.class_cost[k * pitch + q] = row[s.used[k]] * scale;
-    }
+    const float sum = softmax_row<Wide>(logits + q * stride[2], stride[3], all, row);
+    const float scale = -p.weights.class_ / sum;
+    for (std::int64_t k = 0; k < classes; ++k) to[k * pitch + q] = row[used[k]] * scale;
   }
 }
 

@@ -28,13 +28,15 @@ class Pool {
       count_ = count;
       next_ = 0;
       failure_ = nullptr;
-      wanted_ = pending_ = static_cast<std::size_t>(helpers);
+      wanted_ = static_cast<std::size_t>(helpers);
       ++round_;
     }
     wake_.notify_all();
-    take();
+    take(work, count);
     std::unique_lock<std::mutex> lock(state_);
-    done_.wait(lock, [this] { return pending_ == 0; });
+    // Who has not come by now is not waited for: small work may be done before others are awake.
+    work_ = nullptr;
+    done_.wait(lock, [this] { return active_ == 0; });
     if (failure_) std::rethrow_exception(failure_);
     return true;
   }
@@ -42,25 +44,27 @@ class Pool {
  private:
   void serve(std::size_t number) {
     std::int64_t seen = 0;
+    std::unique_lock<std::mutex> lock(state_);
     for (;;) {
-      {
-        std::unique_lock<std::mutex> lock(state_);
-        wake_.wait(lock, [&] { return round_ != seen && number < wanted_; });
-        seen = round_;
-      }
-      take();
-      const std::lock_guard<std::mutex> lock(state_);
-      if (--pending_ == 0) done_.notify_one();
+      wake_.wait(lock, [&] { return work_ != nullptr && round_ != seen && number < wanted_; });
+      seen = round_;
+      const auto* const work = work_;
+      const std::int64_t count = count_;
+      ++active_;
+      lock.unlock();
+      take(*work, count);
+      lock.lock();
+      if (--active_ == 0) done_.notify_one();
     }
   }
 
-  void take() noexcept {
+  void take(const std::function<void(std::int64_t)>& work, std::int64_t count) noexcept {
     try {
-      for (std::int64_t i = next_++; i < count_; i = next_++) (*work_)(i);
+      for (std::int64_t i = next_++; i < count; i = next_++) work(i);
     } catch (...) {
       const std::lock_guard<std::mutex> lock(state_);
       if (!failure_) failure_ = std::current_exception();
-      next_ = count_;
+      next_ = count;
     }
   }
 
@@ -74,7 +78,7 @@ class Pool {
   std::int64_t count_ = 0;
   std::atomic<std::int64_t> next_{0};
   std::size_t wanted_ = 0;
-  std::size_t pending_ = 0;
+  std::size_t active_ = 0;
   std::int64_t round_ = 0;
   std::exception_ptr failure_;
 };
