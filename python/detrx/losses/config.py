@@ -26,6 +26,8 @@ class LossConfig:
     """Weight of the L1 distance of (cx, cy, w, h)."""
     giou_weight: float = 2.0
     """Weight of 1 - GIoU."""
+    no_object: float = 0.1
+    """Weight of a query that is matched to nothing, in the cross-entropy of the detr family; the others weigh 1."""
     fgl_weight: float = 0.15
     """Weight of the fine-grained localisation loss (D-FINE's distributions)."""
     ddf_weight: float = 1.5

@@ -63,6 +63,9 @@ class TrainConfig:
     """Channels of encoder and decoder, a multiple of 32; feed-forward nets are four times as wide."""
     decoder_layers: Optional[int] = None
     """Layers of the decoder."""
+    no_object: Optional[bool] = None
+    """Of the detr family: the class head has a column for "no object" and learns by cross-entropy; False: a sigmoid for
+    each class, which learns as the rt family's. None: as the model has it."""
 
     lr: Optional[float] = None
     """Highest learning rate of everything but the backbone; None: 0.1024 / width and at most 8e-4, as for rt-n (rt-s:
@@ -144,7 +147,7 @@ _TYPES: Dict[str, Any] = {
     **dict.fromkeys(("minutes", "lr"), (float, None)),
     "canvas": Tuple[int, int],
     "levels": (Tuple[int, ...], None),
-    "freeze_norm": (bool, None),
+    **dict.fromkeys(("freeze_norm", "no_object"), (bool, None)),
     **dict.fromkeys(("accumulate", "repeat", "threads"), int),
     **dict.fromkeys(("seed", "eval_every", "patience"), int),
     **dict.fromkeys(("backbone_lr_ratio", "weight_decay", "warmup", "flat", "final_lr", "clip"), float),

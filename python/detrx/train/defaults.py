@@ -10,7 +10,7 @@ import dataclasses
 from typing import Any, Dict, Optional, Tuple, TypeVar
 
 from detrx.errors import ConfigError
-from detrx.models.config import ModelConfig, RtConfig
+from detrx.models.config import DetrConfig, ModelConfig, RtConfig
 from detrx.train.config import TrainConfig
 
 OPEN = ("batch", "lr", "freeze_norm", "freeze_stages", "levels", "queries")
@@ -18,6 +18,8 @@ OPEN = ("batch", "lr", "freeze_norm", "freeze_stages", "levels", "queries")
 SMALL = 2000
 """Fewer training pictures than this are small data: it needs many steps more than smooth gradients."""
 FEWEST_QUERIES = 100
+DETR_RATE = 1e-4
+"""The first DETR's rate (arXiv 2005.12872), from the backbone's weights and from the detector's alike."""
 SMALL_CANVAS = 448
 """Pixels of the longer side up to which a model that starts at stride 16 starts at 8, for enough cells."""
 
@@ -38,7 +40,7 @@ def fill(config: TrainConfig, shape: ModelConfig, *, pictures: int, most: int) -
     width = config.hidden or (shape.decoder_hidden if isinstance(shape, RtConfig) else shape.hidden)
     chosen: Dict[str, Any] = {
         "batch": 4 if small else 16,
-        "lr": learning_rate(width, tune=bool(config.weights)),
+        "lr": DETR_RATE if isinstance(shape, DetrConfig) else learning_rate(width, tune=bool(config.weights)),
         "freeze_norm": bool(config.weights or config.backbone_weights),
         "freeze_stages": 2 if small and config.backbone_weights else 0,
     }

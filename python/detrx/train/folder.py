@@ -15,6 +15,8 @@ from detrx.train.config import TrainConfig
 STATE = "last.safetensors"
 BEST = "best.safetensors"
 CONFIG = "config.yaml"
+UNTAKEN = "untaken.txt"
+"""The tensors of the weights that a run starts from which were not taken whole, and why."""
 _LOCK = ".lock"
 
 

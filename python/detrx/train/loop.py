@@ -144,7 +144,12 @@ class Trainer:
         classes: int,
         queries: int,
         device: torch.device,
+        criterion: nn.Module | None = None,
     ) -> None:
+        """
+        Args:
+            criterion: what teaches the model, of Outputs and Targets; None: the rt family's.
+        """
         self.config, self.device, self.classes, self.queries = config, device, classes, queries
         self.model = model.to(device)
         if config.channels_last:
@@ -152,7 +157,8 @@ class Trainer:
         freeze(self.model, norm=bool(config.freeze_norm), stages=config.freeze_stages or 0)
         self.ema = Ema(self.model)
         self.optimizer = make_optimizer(self.model, config)
-        self.loss, self.criterion = loss, Criterion(loss, classes)
+        self.loss = loss
+        self.criterion = Criterion(loss, classes) if criterion is None else criterion
         self.generator = torch.Generator().manual_seed(config.seed)
         self.amp = choose_amp(config.amp, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp is torch.float16)

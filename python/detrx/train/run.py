@@ -24,13 +24,14 @@ from detrx.train.config_file import differences, to_yaml
 from detrx.train.curves import draw_curves, draw_scores
 from detrx.train.defaults import OPEN, fill
 from detrx.train.fit import Fit, Kept
-from detrx.train.folder import BEST, CONFIG, RunFolder, choose_folder
+from detrx.train.folder import BEST, CONFIG, UNTAKEN, RunFolder, choose_folder
 from detrx.train.loop import Trainer
 from detrx.train.report import Report
 from detrx.train.schedule import Clock
 from detrx.train.setup import (
     Data,
     choose_device,
+    criterion_for,
     describe,
     epochs_for,
     loss_for,
@@ -39,6 +40,7 @@ from detrx.train.setup import (
     model_config,
     open_data,
     seed_everything,
+    tune_model,
 )
 from detrx.train.signals import Stop
 from detrx.train.state import Position, Saved, read_state, restore
@@ -156,7 +158,7 @@ def run(config: TrainConfig, report: Report, *, extra_transform: ExtraTransform 
         _say_start(report, config, data, device, folder)
         if saved:
             _check_same(saved, config, shape, info, report)
-        trainer = _make_trainer(config, shape, data.train, device, report, saved=saved, start=start)
+        trainer = _make_trainer(config, shape, data.train, device, folder, report, saved=saved, start=start)
         position = _continue(saved, trainer, folder)
         folder.write_text(CONFIG, to_yaml(dataclasses.replace(config, out=str(path), resume="")))
         return _fit(trainer, loader, position, Kept(info, shape, config), data.val, folder, report)
@@ -208,26 +210,37 @@ def _make_trainer(
     shape: ModelConfig,
     train_set: Dataset,
     device: torch.device,
+    folder: RunFolder,
     report: Report,
     *,
     saved: Saved | None,
     start: tuple[Model, ModelInfo] | None,
 ) -> Trainer:
     seed_everything(config.seed)
-    classes = len(train_set.names)
+    classes, moved = len(train_set.names), None
     if saved:
         model, origin = build(shape, classes=classes), "resumed"
+    elif start:
+        model, moved = tune_model(shape, names=train_set.names, start=start)
+        origin = moved.summary(config.weights)
     else:
-        model, origin = make_model(config, shape, classes=classes, start=start[0] if start else None)
+        model, origin = make_model(config, shape, classes=classes)
     trainable = sum(p.numel() for p in model.parameters())
     report.say(f"{config.model}: {trainable / 1e6:.2f} M parameters, backbone {shape.backbone}, {origin}")
+    if moved and moved.table():
+        folder.write_text(UNTAKEN, moved.table() + "\n")
+        report.say(f"what was not taken whole, and why, is in {folder.file(UNTAKEN)}; it begins with")
+        for line in moved.table().splitlines()[:5]:
+            report.say(f"  {line}")
+    loss = loss_for(config.loss, shape)
     return Trainer(
         model,
         config,
-        loss=loss_for(config.loss, shape),
+        loss=loss,
         classes=classes,
         queries=model.queries_for(config.canvas),
         device=device,
+        criterion=criterion_for(loss, shape, classes=classes),
     )
 
 
@@ -255,7 +268,7 @@ def _check_same(
         for name, old, new in (
             ("classes", then.names, now.names),
             *(
-                (f.name, getattr(saved.checkpoint.config, f.name), getattr(shape, f.name))
+                (f.name, getattr(saved.checkpoint.config, f.name, None), getattr(shape, f.name))
                 for f in dataclasses.fields(shape)
             ),
         )

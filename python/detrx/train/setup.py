@@ -11,16 +11,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from detrx.data.catalog import open_dataset, splits
 from detrx.data.coco import Dataset
 from detrx.data.loader import TrainLoader, default_workers
 from detrx.data.transforms import ExtraTransform
-from detrx.errors import CheckpointError, ConfigError, DataError, DeviceError
+from detrx.errors import ConfigError, DataError, DeviceError
 from detrx.losses.config import LossConfig
+from detrx.losses.criterion import Criterion
+from detrx.losses.detr import DetrCriterion
 from detrx.models.backbone import load_backbone_weights
+from detrx.models.transplant import Transplant, transplant
 from detrx.models.zoo import DetrConfig, Model, ModelConfig, RtConfig, build, config_for
+from detrx.ops.match_weights import MatchWeights
 from detrx.train.config import TrainConfig
 from detrx.train.defaults import settled
 from detrx.types import ModelInfo
@@ -104,15 +108,19 @@ def _detr_config(config: TrainConfig, base: DetrConfig) -> DetrConfig:
     for name in ("levels", "backbone_padding"):
         if getattr(config, name):
             raise ConfigError(f"[train] {name} is for the rt family, found it with {base.name}; leave it out")
-    wanted = {name: getattr(config, name) for name in ("backbone", "queries", "decoder_layers", "hidden")}
-    wanted["feedforward"] = None if config.hidden is None else 4 * config.hidden
-    changes: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
-    learnt = bool(config.weights or config.backbone_weights)
-    changes.update(head_classes=0, columns=(), masked=False, frozen_norm=learnt)
+    names = ("backbone", "queries", "decoder_layers", "hidden", "no_object")
+    changes = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
+    if config.hidden is not None:
+        changes["feedforward"] = base.feedforward * config.hidden // base.hidden
+    changes.update(head_classes=0, columns=(), masked=False, frozen_norm=bool(config.freeze_norm))
     return dataclasses.replace(base, **changes)
 
 
 def _rt_config(config: TrainConfig, base: RtConfig) -> RtConfig:
+    if config.no_object is not None:
+        raise ConfigError(
+            f"[train] no_object is for the detr family, found it with {base.name}; leave it out"
+        )
     wanted: dict[str, Any] = {
         "backbone": config.backbone,
         "backbone_padding": config.backbone_padding,
@@ -131,42 +139,29 @@ def _rt_config(config: TrainConfig, base: RtConfig) -> RtConfig:
     return dataclasses.replace(base, **changes)
 
 
-def make_model(
-    config: TrainConfig, shape: ModelConfig, *, classes: int, start: Model | None = None
-) -> tuple[Model, str]:
-    """Build the model and give it the weights that it starts from; the second value says which, for the user.
-
-    Args:
-        start: what ``config.weights`` holds.
+def make_model(config: TrainConfig, shape: ModelConfig, *, classes: int) -> tuple[Model, str]:
+    """Build the model, with the backbone's weights where there are some; the second value says so, for the user.
 
     Raises:
         CheckpointError: weights that cannot be read or do not fit.
     """
     model = build(shape, classes=classes)
-    if start is not None:
-        taken, left = take_weights(model, start)
-        return model, f"{taken} tensors from {config.weights}, {left} start afresh"
-    if config.backbone_weights:
-        report = load_backbone_weights(model.backbone, config.backbone_weights)
-        return model, f"backbone from {config.backbone_weights} ({len(report.taken)} tensors)"
-    return model, "random weights"
+    if not config.backbone_weights:
+        return model, "random weights"
+    report = load_backbone_weights(model.backbone, config.backbone_weights)
+    return model, f"backbone from {config.backbone_weights} ({len(report.taken)} tensors)"
 
 
-def take_weights(model: nn.Module, other: nn.Module) -> tuple[int, int]:
-    """Copy every tensor of the same name and shape; returns how many were taken and how many were left.
+def tune_model(
+    shape: ModelConfig, *, names: tuple[str, ...], start: tuple[Model, ModelInfo]
+) -> tuple[Model, Transplant]:
+    """Build the model with all that the weights ``start`` know of it, and what became of each tensor.
 
     Raises:
-        CheckpointError: under half of them fit, so that it is another model.
+        CheckpointError: they are of another model.
     """
-    own, theirs = model.state_dict(), other.state_dict()
-    fitting: dict[str, Tensor] = {k: v for k, v in theirs.items() if k in own and own[k].shape == v.shape}
-    if len(fitting) < len(own) / 2:
-        raise CheckpointError(
-            f"[train] weights must be of a model like this one, found {len(fitting)} of {len(own)} tensors "
-            "that fit; check --model, --backbone and --levels"
-        )
-    model.load_state_dict(fitting, strict=False)
-    return len(fitting), len(own) - len(fitting)
+    model = build(shape, classes=len(names))
+    return model, transplant(model, start[0], names=names, other_names=start[1].names)
 
 
 def make_loader(
@@ -207,10 +202,28 @@ def describe(config: TrainConfig, train: Dataset, *, before: ModelInfo | None = 
 
 
 def loss_for(config: LossConfig, shape: ModelConfig) -> LossConfig:
-    """The losses with the bins of the model that they teach."""
-    if not isinstance(shape, RtConfig):
-        raise ConfigError(f"[train] {shape.name} has no losses here; train one of the rt family, as rt-n")
+    """The losses with the bins of the model that they teach; no denoising queries where the model takes none."""
+    if isinstance(shape, DetrConfig):
+        return dataclasses.replace(config, denoise=0)
     return dataclasses.replace(config, bins=shape.bins, reg_scale=shape.reg_scale, up=shape.up)
+
+
+def criterion_for(loss: LossConfig, shape: ModelConfig, *, classes: int) -> nn.Module:
+    """What teaches the model: the first DETR's own losses where its head has "no object"."""
+    if not (isinstance(shape, DetrConfig) and shape.no_object):
+        return Criterion(loss, classes)
+    match = dataclasses.replace(loss.match, class_cost="softmax")
+    if loss.match == MatchWeights():  # untouched: the paper's own
+        match = dataclasses.replace(match, class_=1.0)
+    return DetrCriterion(
+        classes,
+        no_object=loss.no_object,
+        class_weight=loss.class_weight,
+        l1_weight=loss.l1_weight,
+        giou_weight=loss.giou_weight,
+        match=match,
+        kernels=loss.kernels,
+    )
 
 
 def epochs_for(config: TrainConfig, *, batches: int) -> int:
