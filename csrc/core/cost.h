@@ -40,7 +40,7 @@ DETRX_HD DETRX_INLINE F log_of_one_and(F x) {
 //   negative  class_ * (1 - alpha)
 template <typename F>
 DETRX_HD DETRX_INLINE F focal_cost(F x, float positive, float negative, float gamma) {
-  const F e = exp_of_nonpositive(-most(x, -x));
+  const F e = exp_below_88(-most(x, -x));
   const F high = 1.0F / (1.0F + e), low = e * high;
   const F rest = log_of_one_and(e);
   const F minus_log_p = rest + most(-x, F{}), minus_log_q = rest + most(x, F{});  // q is 1 - p
@@ -49,8 +49,8 @@ DETRX_HD DETRX_INLINE F focal_cost(F x, float positive, float negative, float ga
     p = p * p;
     q = q * q;
   } else {
-    p = exp_of_nonpositive(minus_log_p * -gamma);
-    q = exp_of_nonpositive(minus_log_q * -gamma);
+    p = exp_below_88(minus_log_p * -gamma);
+    q = exp_below_88(minus_log_q * -gamma);
   }
   return q * minus_log_p * positive - p * minus_log_q * negative;
 }

@@ -6,9 +6,9 @@
 
 namespace detrx {
 
-// e^x for x <= 0: a relative error below 1.5e-7, and never below e^-87; NaN stays NaN.
+// e^x for x <= 88: a relative error below 1.5e-7, and never below e^-87; NaN stays NaN.
 template <typename F>
-DETRX_HD DETRX_INLINE F exp_of_nonpositive(F x) {
+DETRX_HD DETRX_INLINE F exp_below_88(F x) {
   using Bits = typename BitsOf<F>::type;
   constexpr float kLog2e = 1.44269504F, kLn2High = 0.693145752F, kLn2Low = 1.42860677e-6F;
   constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: a sum with it is rounded to a whole number

@@ -141,7 +141,7 @@ DETRX_INLINE float sum_lanes(const typename Lanes::Floats& x) {
 template <typename Lanes>
 DETRX_INLINE void exp_of_nonpositive(const typename Lanes::Floats& x,
                                      typename Lanes::Floats& result) {
-  result = exp_of_nonpositive(x);
+  result = exp_below_88(x);
 }
 
 // The sigmoid of x, and log1p(e^-|x|), each to 3e-7 of itself: softplus(x) = log(1 + e^x), which is

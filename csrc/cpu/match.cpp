@@ -23,7 +23,7 @@ constexpr std::int64_t kWorthSharing = 20000;
 
 // Logits of more bytes than this come from memory, each from a line of its own: asking for those of
 // the next queries early hides the wait. Asking for what is in the cache costs more than it gives.
-constexpr std::int64_t kFits = 16 << 20;
+constexpr std::int64_t kFits = 2 << 20;
 
 constexpr float kLargest = std::numeric_limits<float>::max();
 
@@ -33,7 +33,7 @@ struct Scratch {
   Buffer<float> class_cost;    // distinct classes x pitch
   Buffer<float> cost;          // targets x pitch
   Buffer<float> healthy;       // a copy of cost where some of it is not finite
-  Buffer<float> row;           // the logits of a query
+  Buffer<float> row;           // the softmax of a query, and its logits where they are copied
   Buffer<std::int32_t> place;  // classes: 1 + where its cost is in class_cost; 0 for none
   Buffer<std::int64_t> used;   // the distinct classes of the image's targets
   Buffer<std::int32_t> kind;   // targets: which of those
@@ -121,25 +121,22 @@ DETRX_INLINE typename Wide::Floats widened(const T* from) {
   return x;
 }
 
-// Writes e to the power of each logit less the highest, of at least Wide::kCount logits, and
-// returns their sum. Where they are no whole number of vectors, the last one goes back.
+// Writes e to the power of each logit less `shift`, at most 88, and returns the sum. There are
+// Wide::kCount logits at least; where they are no whole number of vectors, the last one goes back.
 template <typename Wide, typename T>
-DETRX_INLINE float softmax_row(const T* from, std::int64_t count, float* to) {
+DETRX_INLINE float exponentials(const T* from, std::int64_t count, typename Wide::Floats shift,
+                                float* to) {
   using Floats = typename Wide::Floats;
   constexpr int kCount = Wide::kCount;
   const std::int64_t last = count - kCount, again = (kCount - count % kCount) % kCount;
-  Floats highest = widened<Wide>(from + last), sum{};
+  Floats sum{};
   for (std::int64_t c = 0; c <= last; c += kCount) {
-    highest = most(highest, widened<Wide>(from + c));
-  }
-  highest = -least_lane(-highest);
-  for (std::int64_t c = 0; c <= last; c += kCount) {
-    const Floats e = exp_of_nonpositive(widened<Wide>(from + c) - highest);
+    const Floats e = exp_below_88(least(Floats{} + 88.0F, widened<Wide>(from + c) - shift));
     store(e, to + c);
     sum += e;
   }
   if (again > 0) {
-    const Floats e = exp_of_nonpositive(widened<Wide>(from + last) - highest);
+    const Floats e = exp_below_88(least(Floats{} + 88.0F, widened<Wide>(from + last) - shift));
     store(e, to + last);
     const auto is_new = counting<typename Wide::Ints>() >= static_cast<std::int32_t>(again);
     sum += is_new ? e : Floats{};
@@ -147,13 +144,28 @@ DETRX_INLINE float softmax_row(const T* from, std::int64_t count, float* to) {
   return sum_lanes<FloatLanes<kCount>>(sum);
 }
 
-// The same for logits that are not adjacent, or few.
+// Writes numbers in the ratio of the softmax and returns their sum. The highest logit is looked for
+// only where the powers of e would otherwise not fit in a float.
+template <typename Wide, typename T>
+DETRX_INLINE float softmax_row(const T* from, std::int64_t count, float* to) {
+  using Floats = typename Wide::Floats;
+  const float sum = exponentials<Wide>(from, count, Floats{}, to);
+  if (sum > 1e-26F && sum < 1e30F) return sum;
+  Floats highest = widened<Wide>(from + count - Wide::kCount);
+  for (std::int64_t c = 0; c + Wide::kCount <= count; c += Wide::kCount) {
+    highest = most(highest, widened<Wide>(from + c));
+  }
+  return exponentials<Wide>(from, count, -least_lane(-highest), to);
+}
+
+// The same for logits that are not adjacent, or few; to has room for as many again.
 template <typename Wide, typename T>
 DETRX_INLINE float softmax_row(const T* from, std::int64_t step, std::int64_t count, float* to) {
   if (step == 1 && count >= Wide::kCount) return softmax_row<Wide>(from, count, to);
-  for (std::int64_t c = 0; c < count; ++c) to[c] = to_float(from[c * step]);
-  std::fill(to + count, to + padded(count), -std::numeric_limits<float>::infinity());
-  return softmax_row<Wide>(to, padded(count), to);
+  float* const copy = to + padded(count);
+  for (std::int64_t c = 0; c < count; ++c) copy[c] = to_float(from[c * step]);
+  std::fill(copy + count, copy + padded(count), -std::numeric_limits<float>::infinity());
+  return softmax_row<Wide>(copy, padded(count), to);
 }
 
 // Less the probability of each used class, times its weight.
@@ -162,7 +174,7 @@ DETRX_INLINE void softmax_costs(const Problem& p, Scratch& s, std::int64_t class
   const T* const logits = p.first<T>(p.in.logits);
   const auto& stride = p.in.logits.stride;
   const std::int64_t all = p.in.logits.shape[3], pitch = p.pitch();
-  float* const row = s.row.reserve(padded(all));
+  float* const row = s.row.reserve(2 * padded(all));
   float* const to = s.class_cost.get();
   const std::int64_t* const used = s.used.get();
   for (std::int64_t q = 0; q < p.queries(); ++q) {

@@ -93,6 +93,19 @@ def test_costs_over_the_whole_range_of_logits(weights):
     torch.testing.assert_close(cost[0, 0].T.double(), wanted, rtol=3e-7, atol=2e-6)
 
 
+@pytest.mark.parametrize("classes", [3, 16, 91, 100])
+def test_softmax_far_from_zero(classes):
+    logits, boxes, targets = scene([3, 5], queries=40, classes=classes)
+    shift = torch.tensor([-1e4, -200.0, -90.0, -60.0, 0.0, 60.0, 69.0, 80.0, 90.0, 1e4]).repeat(4)
+    logits = logits * 4 + shift[:, None]
+    logits[..., 1] = -float("inf")  # a class that is ruled out
+    cost = native_cost(logits, boxes, targets, SOFTMAX)
+    for layer in range(2):
+        for image, count in enumerate([3, 5]):
+            wanted = wanted_cost(logits, boxes, targets, SOFTMAX, layer, image)
+            torch.testing.assert_close(cost[layer, image, :count].T.double(), wanted, rtol=0, atol=2e-6)
+
+
 @KINDS
 def test_the_fallback_has_the_same_costs(weights):
     logits, boxes, targets = scene([4, 2])
@@ -173,7 +186,7 @@ def test_nothing_to_match():
 @pytest.mark.parametrize("weights", [FOCAL, SOFTMAX], ids=["focal", "softmax"])
 def test_extreme_logits_are_finite(weights):
     logits, boxes, targets = scene([3, 2])
-    for scale in (1e4, 1e30):
+    for scale in (100.0, 1e4, 1e30):
         assert native_cost(logits * scale, boxes, targets, weights)[:, 0].isfinite().all()
 
 

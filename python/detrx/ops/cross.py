@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.utils.dlpack import to_dlpack  # type: ignore[attr-defined]
 
@@ -13,3 +14,13 @@ def cross(tensor: Tensor) -> object:
     """
     # detach() costs more than the rest, and a capsule of a tensor without gradient does not need it.
     return to_dlpack(tensor.detach() if tensor.requires_grad else tensor)
+
+
+def may_go_straight(tensor: Tensor) -> bool:
+    """Whether an operator's CPU body may be called at once: an ordinary tensor, and nobody records or traces.
+
+    Torch's dispatcher takes longer than the kernel where the problem is small.
+    """
+    if torch.compiler.is_compiling() or type(tensor) is not Tensor or not tensor.is_cpu:
+        return False
+    return not torch._C._len_torch_dispatch_stack()

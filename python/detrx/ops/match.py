@@ -11,7 +11,7 @@ from detrx import native
 from detrx.errors import TrainingError
 from detrx.ops import cuda_bodies
 from detrx.ops.assign import assign_counting
-from detrx.ops.cross import cross
+from detrx.ops.cross import cross, may_go_straight
 from detrx.ops.match_cost import match_cost
 from detrx.ops.match_weights import MatchWeights
 from detrx.tensors import Targets
@@ -48,8 +48,13 @@ def match(
         TrainingError: on the CPU, a cost is NaN or infinite; the message names the layer and the image. On other
             devices nothing waits for the answer: call match_counting, and raise_bad where you wait anyhow.
     """
-    found, bad = match_counting(logits, boxes, targets, weights=weights, threads=threads)
-    if bad.is_cpu:
+    arguments = _arguments(logits, boxes, targets, weights, threads)
+    if may_go_straight(logits):
+        found, bad, total = _on_cpu(*arguments)
+    else:
+        found, bad = _op(*arguments)
+        total = 1 if bad.is_cpu else 0  # not known yet, or not waited for
+    if total:
         raise_bad(bad, images=logits.shape[1], names=names)
     return found
 
@@ -68,19 +73,10 @@ def match_counting(
         The match, and (L * B,) int32 how many costs of each layer and image are NaN or infinite; these are taken as
         very high. Both lie on the device of logits.
     """
-    if threads is not None and threads < 1:
-        raise ValueError(f"[match] threads must be >= 1, got {threads}")
-    device = logits.device
-    found: tuple[Tensor, Tensor] = _op(
-        _float(logits),
-        _float(boxes),
-        targets.labels.to(device, torch.int64),
-        targets.boxes.to(device, torch.float32),
-        targets.counts.to(device, torch.int32),
-        weights.numbers,
-        weights.class_cost == "softmax",
-        threads or 0,
-    )
+    arguments = _arguments(logits, boxes, targets, weights, threads)
+    if may_go_straight(logits):
+        return _on_cpu(*arguments)[:2]
+    found: tuple[Tensor, Tensor] = _op(*arguments)
     return found
 
 
@@ -107,9 +103,59 @@ def raise_bad(bad: Tensor, *, images: int, names: Sequence[str] | None = None) -
     )
 
 
+_Arguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, list[float], bool, int]
+
+
+def _arguments(
+    logits: Tensor, boxes: Tensor, targets: Targets, weights: MatchWeights, threads: int | None
+) -> _Arguments:
+    if threads is not None and threads < 1:
+        raise ValueError(f"[match] threads must be >= 1, got {threads}")
+    device = logits.device
+    return (
+        _float(logits),
+        _float(boxes),
+        targets.labels.to(device, torch.int64),
+        targets.boxes.to(device, torch.float32),
+        targets.counts.to(device, torch.int32),
+        weights.numbers,
+        weights.class_cost == "softmax",
+        threads or 0,
+    )
+
+
 def _float(tensor: Tensor) -> Tensor:
     tensor = tensor.detach() if tensor.requires_grad else tensor
     return tensor.float() if tensor.dtype == torch.float64 else tensor
+
+
+def _on_cpu(
+    logits: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    truths: Tensor,
+    counts: Tensor,
+    weights: list[float],
+    softmax: bool,
+    threads: int,
+) -> tuple[Tensor, Tensor, int]:
+    """The match, how many costs of each problem are not finite, and their sum. 0 threads: as many as torch uses."""
+    problems = logits.shape[0] * logits.shape[1]
+    found = torch.empty(problems, labels.shape[1], dtype=torch.int32)
+    bad = torch.empty(problems, dtype=torch.int32)
+    total: int = native.load().match(
+        cross(logits),
+        cross(boxes),
+        cross(labels),
+        cross(truths),
+        cross(counts),
+        weights,
+        softmax,
+        cross(found),
+        cross(bad),
+        threads or torch.get_num_threads(),
+    )
+    return found, bad, total
 
 
 def _on_any_device(
@@ -146,14 +192,7 @@ def _(
     softmax: bool,
     threads: int,
 ) -> tuple[Tensor, Tensor]:
-    problems = logits.shape[0] * logits.shape[1]
-    found = torch.empty(problems, labels.shape[1], dtype=torch.int32)
-    bad = torch.empty(problems, dtype=torch.int32)
-    tensors = map(cross, (logits, boxes, labels, truths, counts))
-    native.load().match(
-        *tensors, weights, softmax, cross(found), cross(bad), threads or torch.get_num_threads()
-    )
-    return found, bad
+    return _on_cpu(logits, boxes, labels, truths, counts, weights, softmax, threads)[:2]
 
 
 @_op.register_kernel("cuda")
