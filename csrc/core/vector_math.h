@@ -121,10 +121,12 @@ DETRX_INLINE void store_some(const typename Lanes::Floats& from, std::int64_t co
 
 template <typename Lanes>
 DETRX_INLINE float greatest_lane(const typename Lanes::Floats& x) {
-  float greatest = x[0];
-  for (int lane = 1; lane < Lanes::kCount; ++lane)
-    greatest = x[lane] > greatest ? x[lane] : greatest;
-  return greatest;
+  float most[Lanes::kCount];
+  std::memcpy(most, &x, sizeof most);
+  for (int half = Lanes::kCount / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) most[i] = most[i] > most[i + half] ? most[i] : most[i + half];
+  }
+  return most[0];
 }
 
 template <typename Lanes>
@@ -144,7 +146,7 @@ DETRX_INLINE void exp_of_nonpositive(const typename Lanes::Floats& x,
   result = exp_below_88(x);
 }
 
-// The sigmoid of x, and log1p(e^-|x|), each to 3e-7 of itself: softplus(x) = log(1 + e^x), which is
+// The sigmoid of x, and log1p(e^-|x|), each to 4e-7 of itself: softplus(x) = log(1 + e^x), which is
 // -log(1 - sigmoid(x)), is that plus x where x is positive, and log(sigmoid(x)) is x where x is
 // negative less that. NaN stays NaN.
 template <typename Lanes>

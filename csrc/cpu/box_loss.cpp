@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/half.h"
+#include "core/vector_math.h"
 #include "cpu/owners.h"
 #include "cpu/parallel.h"
 
@@ -39,18 +40,97 @@ struct Problem {
   float normaliser;
 };
 
-template <typename Item>
-Box read_box(const TensorView<const Item, 4>& boxes, std::int64_t stage, std::int64_t image,
-             std::int64_t query) {
-  const auto& stride = boxes.stride;
-  const Item* const at = boxes.data + stage * stride[0] + image * stride[1] + query * stride[2];
-  return {to_float(at[0]), to_float(at[stride[3]]), to_float(at[2 * stride[3]]),
-          to_float(at[3 * stride[3]])};
+// So many pairs are looked at together, whatever the width of the vectors.
+constexpr int kPairs = 16;
+
+// Pairs of a query's box and its truth: numbers of one kind side by side. Lanes without a pair hold
+// what was there before.
+struct Pairs {
+  float ours[4][kPairs] = {}, truth[4][kPairs] = {};
+  std::int64_t query[kPairs] = {};
+  int count = 0;
+};
+
+struct Distances {
+  float l1[kPairs], away[kPairs], iou[kPairs];
+};
+
+struct Slopes {
+  float box[4][kPairs];
+};
+
+// How much one unit of each loss of a stage counts.
+struct Scale {
+  float l1, away;
+};
+
+template <typename Lanes>
+DETRX_INLINE CentresOf<typename Lanes::Floats> read_lanes(const float (&boxes)[4][kPairs],
+                                                          int first) {
+  CentresOf<typename Lanes::Floats> box;
+  load_floats<Lanes>(boxes[0] + first, box.cx);
+  load_floats<Lanes>(boxes[1] + first, box.cy);
+  load_floats<Lanes>(boxes[2] + first, box.w);
+  load_floats<Lanes>(boxes[3] + first, box.h);
+  return box;
 }
 
-Box read_truth(const Problem& p, std::int64_t image, std::int64_t target) {
-  const float* const at = p.truths + (image * p.targets + target) * 4;
-  return {at[0], at[1], at[2], at[3]};
+struct MeasurePairs {
+  template <typename Lanes>
+  static DETRX_INLINE void run(const Pairs& pairs, Overlap kind, Distances& to) {
+    for (int i = 0; i < pairs.count; i += Lanes::kCount) {
+      const auto ours = read_lanes<Lanes>(pairs.ours, i), truth = read_lanes<Lanes>(pairs.truth, i);
+      const auto meeting = meet(ours, truth);
+      store_floats<Lanes>(distance(ours, truth), to.l1 + i);
+      store_floats<Lanes>(1.0F - overlap(kind, meeting, ours, truth), to.away + i);
+      store_floats<Lanes>(meeting.iou, to.iou + i);
+    }
+  }
+};
+
+struct DifferentiatePairs {
+  template <typename Lanes>
+  static DETRX_INLINE void run(const Pairs& pairs, Overlap kind, const Scale& scale, Slopes& to) {
+    for (int i = 0; i < pairs.count; i += Lanes::kCount) {
+      const auto a = read_lanes<Lanes>(pairs.ours, i), b = read_lanes<Lanes>(pairs.truth, i);
+      const auto slope = overlap_slope(kind, meet(a, b), a, b);
+      const float l1 = scale.l1, away = scale.away;
+      store_floats<Lanes>(l1 * sign(a.cx - b.cx) - away * slope.cx, to.box[0] + i);
+      store_floats<Lanes>(l1 * sign(a.cy - b.cy) - away * slope.cy, to.box[1] + i);
+      store_floats<Lanes>(l1 * sign(a.w - b.w) - away * slope.w, to.box[2] + i);
+      store_floats<Lanes>(l1 * sign(a.h - b.h) - away * slope.h, to.box[3] + i);
+    }
+  }
+};
+
+// Calls work(pairs) for all queries that own a target in one image of one stage, kPairs at a time.
+template <typename Item, typename Work>
+void visit(const Problem& p, const TensorView<const Item, 4>& boxes, std::int64_t stage,
+           std::int64_t image, const Work& work) {
+  const std::int32_t* const row = p.owners.row(stage, image);
+  const auto& stride = boxes.stride;
+  const Item* const base = boxes.data + stage * stride[0] + image * stride[1];
+  const float* const truths = p.truths + image * p.targets * 4;
+  Pairs pairs;
+  std::int64_t owning[Owners::kListed];
+  for (std::int64_t first = 0; first < p.queries; first += Owners::kListed) {
+    const std::int64_t end = std::min(first + Owners::kListed, p.queries);
+    const int count = Owners::list(row, first, end, owning);
+    for (int i = 0; i < count; ++i) {
+      const std::int64_t q = owning[i];
+      const Item* const ours = base + q * stride[2];
+      const float* const truth = truths + p.owners.target(row, q) * 4;
+      for (int k = 0; k < 4; ++k) {
+        pairs.ours[k][pairs.count] = to_float(ours[k * stride[3]]);
+        pairs.truth[k][pairs.count] = truth[k];
+      }
+      pairs.query[pairs.count] = q;
+      if (++pairs.count < kPairs) continue;
+      work(pairs);
+      pairs.count = 0;
+    }
+  }
+  if (pairs.count) work(pairs);
 }
 
 struct Sums {
@@ -61,42 +141,36 @@ struct Sums {
 template <typename Item>
 Sums measure(const Problem& p, const TensorView<const Item, 4>& boxes, Overlap kind, float* iou,
              std::int64_t stage, std::int64_t image) {
-  const std::int32_t* const row = p.owners.row(stage, image);
+  static const auto measure_pairs =
+      Entries<MeasurePairs, void, const Pairs&, Overlap, Distances&>::best();
   Sums sums;
   std::fill(iou, iou + p.queries, 0.0F);
-  for (std::int64_t q = 0; (q = Owners::next(row, q, p.queries)) < p.queries; ++q) {
-    const Box ours = read_box(boxes, stage, image, q);
-    const Box truth = read_truth(p, image, p.owners.target(row, q));
-    const Meeting meeting = meet(ours, truth);
-    iou[q] = meeting.iou;
-    sums.l1 += static_cast<double>(distance(ours, truth));
-    sums.away += static_cast<double>(1.0F - overlap(kind, meeting, ours, truth));
-  }
+  visit(p, boxes, stage, image, [&](const Pairs& pairs) {
+    Distances found;
+    measure_pairs(pairs, kind, found);
+    for (int i = 0; i < pairs.count; ++i) {
+      iou[pairs.query[i]] = found.iou[i];
+      sums.l1 += static_cast<double>(found.l1[i]);
+      sums.away += static_cast<double>(found.away[i]);
+    }
+  });
   return sums;
 }
 
-// How much one unit of each loss of a stage counts.
-struct Scale {
-  float l1, away;
-};
-
 template <typename Item>
 void differentiate(const Problem& p, const TensorView<const Item, 4>& boxes, Overlap kind,
-                   Scale scale, Item* grad, std::int64_t stage, std::int64_t image) {
-  const std::int32_t* const row = p.owners.row(stage, image);
+                   const Scale& scale, Item* grad, std::int64_t stage, std::int64_t image) {
+  static const auto differentiate_pairs =
+      Entries<DifferentiatePairs, void, const Pairs&, Overlap, const Scale&, Slopes&>::best();
   std::memset(static_cast<void*>(grad), 0, static_cast<std::size_t>(4 * p.queries) * sizeof(Item));
-  for (std::int64_t q = 0; (q = Owners::next(row, q, p.queries)) < p.queries; ++q) {
-    const Box ours = read_box(boxes, stage, image, q);
-    const Box truth = read_truth(p, image, p.owners.target(row, q));
-    const Box slope = overlap_slope(kind, meet(ours, truth), ours, truth);
-    const auto total = [&](float difference, float of_overlap) {
-      return from_float<Item>(scale.l1 * sign(difference) - scale.away * of_overlap);
-    };
-    grad[4 * q] = total(ours.cx - truth.cx, slope.cx);
-    grad[4 * q + 1] = total(ours.cy - truth.cy, slope.cy);
-    grad[4 * q + 2] = total(ours.w - truth.w, slope.w);
-    grad[4 * q + 3] = total(ours.h - truth.h, slope.h);
-  }
+  visit(p, boxes, stage, image, [&](const Pairs& pairs) {
+    Slopes found;
+    differentiate_pairs(pairs, kind, scale, found);
+    for (int i = 0; i < pairs.count; ++i) {
+      Item* const to = grad + 4 * pairs.query[i];
+      for (int k = 0; k < 4; ++k) to[k] = from_float<Item>(found.box[k][i]);
+    }
+  });
 }
 
 }  // namespace

@@ -33,14 +33,27 @@ class Owners {
 
   // The first query from `from` on that owns a target, or `end`.
   static std::int64_t next(const std::int32_t* row, std::int64_t from, std::int64_t end) noexcept {
-    // A negative number is one whose highest bit is set: most queries own nothing, eight at a time.
-    for (; from + 8 <= end; from += 8) {
-      std::int32_t all = -1;
-      for (std::int64_t i = 0; i < 8; ++i) all &= row[from + i];
-      if (all >= 0) break;
-    }
+    while (from + kStep <= end && nobody(row + from)) from += kStep;
     while (from < end && row[from] < 0) ++from;
     return from;
+  }
+
+  // Lists the queries in [from, end) that own a target, at most kListed, and answers their number.
+  static constexpr std::int64_t kListed = 64;
+  static int list(const std::int32_t* row, std::int64_t from, std::int64_t end,
+                  std::int64_t (&queries)[kListed]) noexcept {
+    int count = 0;
+    for (; from + kStep <= end; from += kStep) {
+      if (nobody(row + from)) continue;
+      for (std::int64_t q = from; q < from + kStep; ++q) {  // who owns is hard to foretell
+        queries[count] = q;
+        count += row[q] >= 0;
+      }
+    }
+    for (; from < end; ++from) {
+      if (row[from] >= 0) queries[count++] = from;
+    }
+    return count;
   }
 
   std::int64_t target(const std::int32_t* row, std::int64_t query) const {
@@ -51,6 +64,15 @@ class Owners {
   }
 
  private:
+  static constexpr std::int64_t kStep = 8;
+
+  // Most queries own nothing. A negative number is one whose highest bit is set.
+  static bool nobody(const std::int32_t* row) noexcept {
+    std::int32_t all = -1;
+    for (std::int64_t i = 0; i < kStep; ++i) all &= row[i];
+    return all < 0;
+  }
+
   TensorView<const std::int32_t, 3> view_;
   const char* where_;
   std::int64_t targets_;

@@ -133,10 +133,21 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
     *tensors, ctx.kind = inputs
     ctx.save_for_backward(*tensors)
     ctx.mark_non_differentiable(output[2])
+    ctx.set_materialize_grads(False)  # else a gradient of zeros is made for all of iou
 
 
-def _differentiate(ctx: Any, grad_l1: Tensor, grad_away: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    return _backward_op(grad_l1, grad_away, *ctx.saved_tensors, ctx.kind), None, None, None, None
+def _arguments(ctx: Any, *grads: Tensor | None) -> list[Any]:
+    """What the way back takes; a sum that nobody used has no gradient."""
+    saved = ctx.saved_tensors
+    found = [
+        saved[0].new_zeros(saved[0].shape[0], dtype=torch.float32) if grad is None else grad
+        for grad in grads[:2]
+    ]
+    return [*found, *saved, ctx.kind]
+
+
+def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    return _backward_op(*_arguments(ctx, *grads)), None, None, None, None
 
 
 _op.register_autograd(_differentiate, setup_context=_save)
@@ -153,6 +164,5 @@ class _Direct(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_l1: Tensor, grad_away: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        arguments: tuple[Any, ...] = (grad_l1, grad_away, *ctx.saved_tensors, ctx.kind)
-        return _backward(*arguments), None, None, None, None
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        return _backward(*_arguments(ctx, *grads)), None, None, None, None

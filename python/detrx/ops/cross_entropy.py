@@ -107,6 +107,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
     _, log_sums, weights = output
     ctx.save_for_backward(*tensors, log_sums, weights)
     ctx.mark_non_differentiable(log_sums, weights)
+    ctx.set_materialize_grads(False)  # else a gradient of zeros is made for all of log_sums
 
 
 def _differentiate(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
