@@ -1,7 +1,6 @@
 #include "cpu/box_loss.h"
 
 #include <algorithm>
-#include <cstring>
 #include <vector>
 
 #include "core/half.h"
@@ -162,7 +161,7 @@ void differentiate(const Problem& p, const TensorView<const Item, 4>& boxes, Ove
                    const Scale& scale, Item* grad, std::int64_t stage, std::int64_t image) {
   static const auto differentiate_pairs =
       Entries<DifferentiatePairs, void, const Pairs&, Overlap, const Scale&, Slopes&>::best();
-  std::memset(static_cast<void*>(grad), 0, static_cast<std::size_t>(4 * p.queries) * sizeof(Item));
+  std::fill(grad, grad + 4 * p.queries, Item{});
   visit(p, boxes, stage, image, [&](const Pairs& pairs) {
     Slopes found;
     differentiate_pairs(pairs, kind, scale, found);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <vector>
 
 #include "core/fgl.h"
@@ -157,8 +156,8 @@ void fgl_loss_backward(const TensorView<const float, 1>& grad, const AnyView<5>&
     parallel(p.tasks(), useful, [&](std::int64_t task) {
       const std::int64_t image = task / p.blocks, first = task % p.blocks * kQueries;
       const std::int64_t count = std::min(kQueries, p.queries - first) * 4 * p.values;
-      std::memset(static_cast<void*>(to + (image * p.queries + first) * 4 * p.values), 0,
-                  static_cast<std::size_t>(count) * sizeof(Item));
+      Item* const mine = to + (image * p.queries + first) * 4 * p.values;
+      std::fill(mine, mine + count, Item{});
       const float unit = grad.data[image / p.images * grad.stride[0]] / normaliser;
       visit(p, task, [&](const Edge& edge) {
         const Item* const x = all + edge.at;
