@@ -48,20 +48,41 @@ def xavier(session: nox.Session) -> None:
 @nox.session
 def native(session: nox.Session) -> None:
     """The extension, built with the address and undefined-behaviour sanitizers, under its tests."""
+    sanitized(
+        session,
+        "address,undefined",
+        libraries=("libasan.so", "libubsan.so", "libstdc++.so.6"),
+        environment={"ASAN_OPTIONS": "detect_leaks=0"},
+    )
+
+
+@nox.session
+def native_tsan(session: nox.Session) -> None:
+    """The extension, built with the thread sanitizer, under its tests: no two threads may race."""
+    # A child after fork has one thread, and the sanitizer cannot follow it into others.
+    options = "halt_on_error=1 die_after_fork=0 second_deadlock_stack=1"
+    sanitized(session, "thread", libraries=("libtsan.so",), environment={"TSAN_OPTIONS": options})
+
+
+def sanitized(
+    session: nox.Session, sanitizers: str, *, libraries: tuple[str, ...], environment: dict[str, str]
+) -> None:
+    """Build the extension with sanitizers and run its tests, the sanitizers' libraries loaded into Python."""
     settings = (
-        "cmake.define.DETRX_SANITIZE=address,undefined",
+        f"cmake.define.DETRX_SANITIZE={sanitizers}",
         "install.strip=false",
-        "build-dir=build/native",
+        f"build-dir=build/{session.name}",
     )
     session.install(".", *(word for setting in settings for word in ("-C", setting)))
     session.install("pytest>=8", "pytest-benchmark>=5")
-    names = ("libasan.so", "libubsan.so", "libstdc++.so.6")
-    found = [session.run("g++", f"-print-file-name={name}", silent=True, external=True) for name in names]
-    environment = {
-        "LD_PRELOAD": " ".join(str(path).strip() for path in found),
-        "ASAN_OPTIONS": "detect_leaks=0",
-    }
-    session.run("python", "-m", "pytest", "tests/native", env=environment)
+    found = [session.run("g++", f"-print-file-name={name}", silent=True, external=True) for name in libraries]
+    preload = {"LD_PRELOAD": " ".join(str(path).strip() for path in found)}
+    # Some kernels lay programs out too far apart for the thread sanitizer: setarch keeps them where they were.
+    session.run(
+        *("setarch", "--addr-no-randomize", "python", "-m", "pytest", "tests/native", *session.posargs),
+        env={**environment, **preload},
+        external=True,
+    )
 
 
 @nox.session

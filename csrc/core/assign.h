@@ -70,19 +70,49 @@ DETRX_INLINE Found<float, std::int32_t> cheapest(const float* cost, const float*
   return lowest(best);
 }
 
-// The row's costs side by side, at least Wide::kCount of them; what is added is +inf.
+// Copies four rows that are adjacent, four columns at a time.
+inline void copy_four(const CostRows& rows, std::int64_t first, float* to, std::int64_t width) {
+  using Four = PlainLanes::Floats;
+  const float* from = rows.data + first;
+  std::int64_t j = 0;
+  for (; j + 4 <= rows.columns; j += 4) {
+    Four square[4];
+    for (int k = 0; k < 4; ++k, from += rows.column_step) square[k] = load<Four>(from);
+    transpose(square);
+    for (int k = 0; k < 4; ++k) store(square[k], to + k * width + j);
+  }
+  for (; j < rows.columns; ++j, from += rows.column_step) {
+    for (int k = 0; k < 4; ++k) to[k * width + j] = from[k];
+  }
+}
+
+// Copies the row, and its neighbours where they are had for the asking; what is added is +inf.
+inline void copy_row(AssignScratch& s, const CostRows& rows, std::int64_t row) {
+  const std::int64_t width = padded(rows.columns);
+  const bool four = rows.row_step == 1 && rows.rows >= 4;
+  const std::int64_t first = four ? std::min(row / 4 * 4, rows.rows - 4) : row;
+  float* const to = s.copies.get() + first * width;
+  if (four) {
+    copy_four(rows, first, to, width);
+  } else {
+    const float* const from = rows.data + row * rows.row_step;
+    for (std::int64_t j = 0; j < rows.columns; ++j) to[j] = from[j * rows.column_step];
+  }
+  for (std::int64_t k = 0; k < (four ? 4 : 1); ++k) {
+    std::fill(to + k * width + rows.columns, to + (k + 1) * width,
+              std::numeric_limits<float>::infinity());
+    s.is_copied[first + k] = 1;
+  }
+}
+
+// The row's costs side by side, at least Wide::kCount of them.
 template <typename Wide>
 DETRX_INLINE const float* adjacent(AssignScratch& s, const CostRows& rows, std::int64_t row) {
-  const float* const from = rows.data + row * rows.row_step;
-  if (rows.column_step == 1 && rows.columns >= Wide::kCount) return from;
-  const std::int64_t width = padded(rows.columns);
-  float* const to = s.copies.get() + row * width;
-  if (!s.is_copied[row]) {
-    for (std::int64_t j = 0; j < rows.columns; ++j) to[j] = from[j * rows.column_step];
-    std::fill(to + rows.columns, to + width, std::numeric_limits<float>::infinity());
-    s.is_copied[row] = 1;
+  if (rows.column_step == 1 && rows.columns >= Wide::kCount) {
+    return rows.data + row * rows.row_step;
   }
-  return to;
+  if (!s.is_copied[row]) copy_row(s, rows, row);
+  return s.copies.get() + row * padded(rows.columns);
 }
 
 // Looks again for the cheapest free column of a row.

@@ -63,35 +63,50 @@ DETRX_INLINE bool look_along(const CostRows& rows, Cheapest to) {
   return healthy;
 }
 
-// The same across the columns, whose rows are adjacent: Wide::kCount rows from the first one on.
-template <typename Wide>
+// The same across the columns, whose rows are adjacent: kBlocks times Wide::kCount rows at a time,
+// from the first one on. The last block goes back as far as it needs.
+template <typename Wide, int kBlocks>
 DETRX_INLINE bool look_across(const CostRows& rows, Cheapest to, std::int64_t first) {
   using Floats = typename Wide::Floats;
   using Ints = typename Wide::Ints;
-  const float* cost = rows.data + first;
-  Floats sick{}, best = Floats{} + std::numeric_limits<float>::infinity();
-  Ints place{};
-  for (std::int64_t j = 0; j < rows.columns; ++j, cost += rows.column_step) {
-    const Floats value = load<Floats>(cost);
-    sick += value * 0.0F;
-    const Ints nearer = value < best;
-    best = nearer ? value : best;
-    place = nearer ? Ints{} + static_cast<std::int32_t>(j) : place;
+  std::int64_t start[kBlocks];
+  Floats best[kBlocks], sick{};
+  Ints place[kBlocks];
+  for (int block = 0; block < kBlocks; ++block) {
+    start[block] = std::min(first + block * Wide::kCount, rows.rows - Wide::kCount);
+    best[block] = Floats{} + std::numeric_limits<float>::infinity();
+    place[block] = Ints{};
   }
-  store(best, &to.cost[first]);
-  store(place, &to.column[first]);
+  const float* cost = rows.data;
+  for (std::int64_t j = 0; j < rows.columns; ++j, cost += rows.column_step) {
+    for (int block = 0; block < kBlocks; ++block) {
+      const Floats value = load<Floats>(cost + start[block]);
+      sick += value * 0.0F;
+      const Ints nearer = value < best[block];
+      best[block] = nearer ? value : best[block];
+      place[block] = nearer ? Ints{} + static_cast<std::int32_t>(j) : place[block];
+    }
+  }
+  for (int block = 0; block < kBlocks; ++block) {
+    store(best[block], &to.cost[start[block]]);
+    store(place[block], &to.column[start[block]]);
+  }
   bool healthy = true;
   for (int lane = 0; lane < Wide::kCount; ++lane) healthy &= sick[lane] == 0.0F;
   return healthy;
 }
 
-// Covers all rows by steps of Wide::kCount, the last of which goes back as far as it needs.
+// Covers all rows, reading the costs as few times as registers allow.
 template <typename Wide>
 DETRX_INLINE bool look_across(const CostRows& rows, Cheapest to) {
+  constexpr int kCount = Wide::kCount;
   bool healthy = true;
-  for (std::int64_t row = 0; row < rows.rows; row += Wide::kCount) {
-    healthy &= look_across<Wide>(rows, to, std::min(row, rows.rows - Wide::kCount));
+  std::int64_t row = 0;
+  for (; rows.rows - row > 2 * kCount; row += 4 * kCount) {
+    healthy &= look_across<Wide, 4>(rows, to, row);
   }
+  if (rows.rows - row > kCount) return look_across<Wide, 2>(rows, to, row) && healthy;
+  if (rows.rows > row) healthy &= look_across<Wide, 1>(rows, to, row);
   return healthy;
 }
 

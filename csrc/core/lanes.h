@@ -95,6 +95,27 @@ DETRX_INLINE Vector turned(Vector vector) {
 #endif
 }
 
+// Swaps the rows and the columns of a square.
+DETRX_INLINE void transpose(PlainLanes::Floats (&square)[4]) {
+#if defined(__clang__)
+  PlainLanes::Floats turned[4];
+  for (int row = 0; row < 4; ++row) {
+    for (int column = 0; column < 4; ++column) turned[column][row] = square[row][column];
+  }
+  for (int row = 0; row < 4; ++row) square[row] = turned[row];
+#else
+  constexpr PlainLanes::Ints kLow = {0, 4, 1, 5}, kHigh = {2, 6, 3, 7};
+  const auto even_low = __builtin_shuffle(square[0], square[2], kLow);
+  const auto even_high = __builtin_shuffle(square[0], square[2], kHigh);
+  const auto odd_low = __builtin_shuffle(square[1], square[3], kLow);
+  const auto odd_high = __builtin_shuffle(square[1], square[3], kHigh);
+  square[0] = __builtin_shuffle(even_low, odd_low, kLow);
+  square[1] = __builtin_shuffle(even_low, odd_low, kHigh);
+  square[2] = __builtin_shuffle(even_high, odd_high, kLow);
+  square[3] = __builtin_shuffle(even_high, odd_high, kHigh);
+#endif
+}
+
 // A value and where it stands; of each lane, or of all.
 template <typename Value, typename Place>
 struct Found {
