@@ -14,6 +14,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import NullFormatter
 
 COLOURS = {"detrx": "#1b7837", "detrx softmax": "#7fbf7b", "rf-detr": "#2166ac", "facebook": "#b2182b"}
 
@@ -69,6 +70,8 @@ def draw(found: list[Cell], to: Path) -> None:
         for contender, colour in COLOURS.items():
             along, ms = line(some, by, contender)
             axis.loglog(along, ms, "o-", color=colour, label=contender, markersize=4)
+            axis.set_xticks(along, [f"{at:g}" for at in along], minor=False)
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_xlabel(title)
         axis.grid(visible=True, which="both", alpha=0.25)
     axes[0].set_ylabel("ms for six decoder layers")
