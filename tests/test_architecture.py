@@ -58,7 +58,7 @@ DELIBERATE = {
 # What they import in turn belongs to that half too.
 RUNTIME_HALF = (
     "__init__", "errors", "types", "native", "images", "preprocess", "detector", "draw", "bench", "doctor", "demo",
-    "runtime/__init__", "runtime/backend", "runtime/onnx", "runtime/torch", "live/*",
+    "runtime/*", "live/*",
     "data/catalog", "data/synthetic", "evaluation/coco",
     "__main__", "cli/main", "cli/detect", "cli/webcam", "cli/bench", "cli/doctor", "cli/demo",
 )  # fmt: skip
