@@ -29,7 +29,8 @@ FLOORS = (
     {"detector"},
     {"losses", "export", "runtime"},
     {"data", "models", "ops", "draw", "preprocess", "images"},
-    {"native", "types", "tensors", "boxes", "picture_header", "resample", "callable_package"},
+    {"native", "types", "tensors", "boxes", "picture_header", "callable_package"},
+    {"rle", "resample"},
     {"errors"},
 )
 HEIGHT = {room: -level for level, rooms in enumerate(FLOORS) for room in rooms}

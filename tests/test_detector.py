@@ -48,6 +48,35 @@ def test_objects_come_in_pixels_best_first(model: Path) -> None:
     assert (np.diff(found.scores) <= 0).all()
 
 
+def test_masks_come_in_pixels_of_the_picture(tmp_path: Path) -> None:
+    plain = Detector(write_model(tmp_path / "plain.onnx", batch=None))
+    with Detector(
+        write_model(tmp_path / "m.onnx", batch=None, masks=TINY["MASKS"]), threshold=0.5
+    ) as detector:
+        wide, high = detector.predict([np.full((128, 192, 3), 114, np.uint8), picture(size=(128, 64))])
+    assert plain.predict(picture()).masks is None
+    assert wide.masks is not None
+    assert wide.masks.shape == (3, 128, 192)
+    # Cell (2, 4) of 8 x 12 on a picture of 16 pixels a cell; half of the way to the neighbours is positive.
+    assert wide.masks[0, 40, 72]
+    rows, columns = wide.masks[0].nonzero()
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (32, 47, 64, 79)
+    # The high picture lies in columns 32 to 63 of the canvas, half as large: each cell is 16 of its pixels again.
+    assert high.masks is not None
+    assert high.masks.shape == (3, 128, 64)
+    assert high.masks[0, 40, 8]
+    first = high.to_coco()[0]["segmentation"]
+    assert first["size"] == [128, 64]
+
+
+def test_a_mask_that_is_not_finite_is_dropped(tmp_path: Path) -> None:
+    masks = TINY["MASKS"].copy()
+    masks[1, 0, 0] = np.nan
+    with Detector(write_model(tmp_path / "m.onnx", masks=masks)) as detector:
+        assert detector.predict(picture()).names.tolist() == ["star", "ring"]
+        assert detector.dropped == 1
+
+
 def test_all_kinds_of_picture_agree(model: Path, tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image")
     array = picture()

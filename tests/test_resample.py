@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detrx.resample import shrink
+from detrx.resample import positive, shrink
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,24 @@ def test_flat_stays_flat_and_equal_sides_stay() -> None:
     assert np.array_equal(shrink(picture, size=(30, 40)), picture)
     # A view that is not contiguous.
     assert np.array_equal(shrink(picture[:, ::-1], size=(15, 20))[:, ::-1], shrink(picture, size=(15, 20)))
+
+
+@pytest.mark.parametrize("cells", [(1, 1), (2, 5), (9, 7), (40, 30)])
+def test_a_mask_is_the_bilinear_map_above_zero(cells: tuple[int, int]) -> None:
+    functional = pytest.importorskip("torch").nn.functional
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    for size in ((1, 1), (13, 29), (80, 60), (5, 3)):
+        field = rng.normal(-1, 1, cells).astype(np.float32)
+        places = [(np.arange(s) + 0.5) * c / s for s, c in zip(size, cells)]
+        found = positive(field, rows=places[0], columns=places[1])
+        whole = functional.interpolate(torch.from_numpy(field)[None, None], size, mode="bilinear")[
+            0, 0
+        ].numpy()
+        near = np.abs(whole) < 1e-5
+        assert np.array_equal(found[~near], whole[~near] > 0)
+
+
+def test_no_positive_cell_is_an_empty_mask() -> None:
+    places = np.arange(4) + 0.5
+    assert not positive(np.zeros((4, 4), np.float32), rows=places, columns=places).any()

@@ -17,12 +17,15 @@ BOXES = np.array(
 )
 SCORES = np.array([0.9, 0.6, 0.6, 0.05], np.float32)
 LABELS = np.array([2, 0, 1, 0], np.int64)
+MASKS = np.full((4, 8, 12), -1, np.float32)
+"""Logits of four masks, each 1 in a cell of its own."""
+MASKS[range(4), 2, range(4, 8)] = 1
 
 
 def write_model(path: Path, *, batch: int | None = 1, info: ModelInfo | None = INFO, **changes: Any) -> Path:
     """Scores are SCORES plus a hundredth of each image's mean pixel; labels and boxes never change.
 
-    ``changes`` replaces scores, labels or boxes; "metadata" replaces the description's text.
+    ``changes`` replaces scores, labels or boxes; "metadata" replaces the description's text; "masks" adds an output.
     """
     canvas = (info or INFO).canvas
     scores, labels, boxes = (
@@ -49,6 +52,16 @@ def write_model(path: Path, *, batch: int | None = 1, info: ModelInfo | None = I
         helper.make_node("Add", ["corners", "flat"], ["boxes"]),
     ]
     k = len(scores)
+    outputs = []
+    if changes.get("masks") is not None:
+        masks = np.asarray(changes["masks"], np.float32)
+        constants.update(logits=masks[None])
+        nodes += [
+            helper.make_node("Unsqueeze", ["flat", "last"], ["flatter"]),
+            helper.make_node("Add", ["logits", "flatter"], ["masks"]),
+        ]
+        shape = [batch or "batch", k, *masks.shape[1:]]
+        outputs.append(helper.make_tensor_value_info("masks", TensorProto.FLOAT, shape))
     graph = helper.make_graph(
         nodes,
         "tiny",
@@ -57,6 +70,7 @@ def write_model(path: Path, *, batch: int | None = 1, info: ModelInfo | None = I
             helper.make_tensor_value_info("scores", TensorProto.FLOAT, [batch or "batch", k]),
             helper.make_tensor_value_info("labels", TensorProto.INT64, [batch or "batch", k]),
             helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [batch or "batch", k, 4]),
+            *outputs,
         ],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )

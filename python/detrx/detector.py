@@ -143,17 +143,22 @@ class Detector:
         scores, labels, boxes = raw.scores[index], raw.labels[index], raw.boxes[index]
         sound = np.isfinite(scores) & np.isfinite(boxes).all(axis=1)
         sound &= (labels >= 0) & (labels < len(self.info.names))
+        if raw.masks is not None:
+            looked = sound & (scores >= self.threshold)
+            sound[looked] = np.isfinite(raw.masks[index, looked]).all(axis=(1, 2))
         if not sound.all():
             with self._count:
                 self.dropped += int((~sound).sum())
         keep = np.flatnonzero(sound & (scores >= self.threshold))
         keep = keep[np.argsort(-scores[keep], kind="stable")]
+        masks = None if raw.masks is None else box.undo_masks(raw.masks[index, keep])
         return Detections(
             box.undo(boxes[keep]),
             scores[keep].astype(np.float32),
             labels[keep].astype(np.int64),
             self.info.names,
             self.info.category_ids,
+            masks,
         )
 
     def describe(self) -> str:

@@ -1,4 +1,4 @@
-"""Shrink a picture with a triangle filter, as PIL's bilinear does: every pixel of it counts. NumPy only."""
+"""Shrink a picture with a triangle filter, as PIL's bilinear does; a mask of any size from its logits. NumPy only."""
 
 from __future__ import annotations
 
@@ -48,3 +48,43 @@ def _taps(length: int, wanted: int) -> Tuple[NDArray[np.intp], NDArray[np.float3
     weights = (1 - np.abs(first + np.arange(taps) + 0.5 - centre) / scale).clip(0)
     weights /= weights.sum(1, keepdims=True)
     return first[:, 0], weights.astype(np.float32)
+
+
+def positive(
+    field: NDArray[np.float32], *, rows: NDArray[np.float64], columns: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Where a small map, read bilinearly, is above 0: a mask of any size from its logits.
+
+    Only the part around the positive cells is looked at, so that a small object costs little in a large picture.
+
+    Args:
+        field: (h, w).
+        rows: (H,) rising, where to read it, in cells: the middle of cell i is at i + 0.5.
+        columns: (W,) likewise.
+
+    Returns:
+        (H, W) bool.
+    """
+    out = np.zeros((len(rows), len(columns)), bool)
+    above = field > 0
+    high, wide = np.flatnonzero(above.any(1)), np.flatnonzero(above.any(0))
+    if len(high):
+        down, across = _reach(high, rows, field.shape[0]), _reach(wide, columns, field.shape[1])
+        inner = _blend(_blend(field, rows[down]).T, columns[across]).T
+        np.greater(inner, 0, out=out[down, across])
+    return out
+
+
+def _reach(cells: NDArray[np.intp], places: NDArray[np.float64], length: int) -> slice:
+    """The places that read any of the cells; beyond the outermost middles a map goes on as it is there."""
+    low, high = np.searchsorted(places, (cells[0] - 0.5, cells[-1] + 1.5))
+    return slice(0 if cells[0] == 0 else int(low), len(places) if cells[-1] == length - 1 else int(high))
+
+
+def _blend(field: NDArray[np.float32], places: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Along the first axis, read between the two nearest rows."""
+    at = (places - 0.5).clip(0, len(field) - 1)
+    low = np.minimum(at.astype(np.intp), max(len(field) - 2, 0))
+    share = (at - low).astype(np.float32)[:, None]
+    found: NDArray[np.float32] = field[low] * (1 - share) + field[np.minimum(low + 1, len(field) - 1)] * share
+    return found

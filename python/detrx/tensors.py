@@ -30,10 +30,14 @@ class Sample:
     """(N, 4) float32 corners x0, y0, x1, y1 in pixels of the image."""
     labels: Tensor
     """(N,) int64 index into the data set's names."""
+    masks: Tensor | None = None
+    """(N, H, W) bool, or None where they are not asked for."""
 
     def __post_init__(self) -> None:
         _check_shape("Sample", "image", self.image, (3, None, None))
         _check_shape("Sample", "boxes", self.boxes, (len(self.labels), 4))
+        if self.masks is not None:
+            _check_shape("Sample", "masks", self.masks, (len(self.labels), *self.image.shape[1:]))
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,15 @@ class Targets:
     """(B, M) int64 class index; 0 past the count."""
     counts: Tensor
     """(B,) int32, how many of the M targets of each image are real."""
+    masks: Tensor | None = None
+    """(B, M, h, w) bool on the canvas, False past the count; None where they are not asked for."""
 
     def __post_init__(self) -> None:
         b, m = self.labels.shape
         _check_shape("Targets", "boxes", self.boxes, (b, m, 4))
         _check_shape("Targets", "counts", self.counts, (b,))
+        if self.masks is not None:
+            _check_shape("Targets", "masks", self.masks, (b, m, None, None))
 
     def to(self, *args: Any, **kwargs: Any) -> Targets:
         return Targets(*(_move(getattr(self, f.name), *args, **kwargs) for f in fields(self)))
@@ -114,7 +122,16 @@ class Outputs:
     """The last column of the logits says "no object", and scores are a softmax (DETR)."""
     columns: tuple[int, ...] = ()
     """The column of each class where others stand for no class (COCO's 91 ids); empty: every column, in order."""
+    masks: Tensor | None = None
+    """(L, B, Q, h', w') float mask logits that cover the canvas; their L may be 1, for the last layer alone."""
+    embeddings: Tensor | None = None
+    """(L, B, Q, E) what each query says of its mask: logits are its product with ``pixels`` (rt), so that nobody makes
+    masks that nobody looks at."""
+    pixels: Tensor | None = None
+    """(B, E, h', w') what each place of the canvas says."""
 
     def __post_init__(self) -> None:
         length, batch, queries, _ = self.logits.shape
         _check_shape("Outputs", "boxes", self.boxes, (length, batch, queries, 4))
+        if self.masks is not None:
+            _check_shape("Outputs", "masks", self.masks, (None, batch, queries, None, None))

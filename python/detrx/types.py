@@ -10,7 +10,9 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 import numpy as np
 from numpy.typing import NDArray
 
+from detrx import rle
 from detrx.errors import CheckpointError, MissingBackendError
+from detrx.resample import positive
 
 PADDING = -1024.0
 """The normalised value of canvas pixels without picture, for models that look away from them. No picture has it:
@@ -65,6 +67,22 @@ class Letterbox:
         out[..., 1::2] = ((boxes[..., 1::2] * height - top) / down).clip(0, self.image[0])
         return out
 
+    def undo_masks(self, logits: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Take (N, h', w') logits that cover the canvas to (N, H, W) masks of the image: bilinear, above 0."""
+        height, width = self.image
+        out = np.empty((len(logits), height, width), bool)
+        for mask, field in zip(out, logits):
+            mask[...] = self.undo_mask(field)
+        return out
+
+    def undo_mask(self, field: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """The same for one (h', w')."""
+        places = []
+        for axis in (0, 1):
+            cells = field.shape[axis] / self.canvas[axis]
+            places.append(((np.arange(self.image[axis]) + 0.5) * self.scale[axis] + self.pad[axis]) * cells)
+        return positive(field, rows=places[0], columns=places[1])
+
     def apply(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Take (N, 4) corners in pixels of the image to [0, 1] of the canvas."""
         height, width = self.canvas
@@ -86,12 +104,16 @@ class Raw:
     """(B, K) index into the model's class names."""
     boxes: NDArray[np.float32]
     """(B, K, 4) corners x0, y0, x1, y1 in [0, 1] of the canvas."""
+    masks: Optional[NDArray[np.float32]] = None
+    """(B, K, h', w') logits that cover the canvas, or None for a model without masks."""
 
     def __post_init__(self) -> None:
         _check_shape("Raw", "scores", self.scores, (None, None))
         b, k = self.scores.shape
         _check_shape("Raw", "labels", self.labels, (b, k))
         _check_shape("Raw", "boxes", self.boxes, (b, k, 4))
+        if self.masks is not None:
+            _check_shape("Raw", "masks", self.masks, (b, k, None, None))
 
 
 _RARE = ("marked", "sides")
@@ -167,7 +189,7 @@ class Detections:
     category_ids: Tuple[int, ...] = ()
     """The data set's own id of each class."""
     masks: Optional[NDArray[np.bool_]] = None
-    """(N, H, W), or None for a model without masks."""
+    """(N, H, W) in pixels of the image, or None for a model without masks."""
 
     def __post_init__(self) -> None:
         n = len(self.scores)
@@ -208,16 +230,21 @@ class Detections:
         return self[self.scores >= score]
 
     def to_coco(self, *, image_id: Union[int, str] = 0) -> List[Dict[str, Any]]:
-        """One COCO result each: bbox is x, y, width, height in pixels, category_id the data set's own."""
+        """One COCO result each: bbox is x, y, width, height in pixels, category_id the data set's own, segmentation,
+        where there are masks, their run lengths."""
         ids = self.category_ids or tuple(range(int(self.labels.max(initial=-1)) + 1))
+        masks = (
+            [{}] * len(self) if self.masks is None else [{"segmentation": rle.encode(m)} for m in self.masks]
+        )
         return [
             {
                 "image_id": image_id,
                 "category_id": int(ids[label]),
                 "bbox": [round(float(v), 3) for v in (box[0], box[1], box[2] - box[0], box[3] - box[1])],
                 "score": round(score, 6),
+                **mask,
             }
-            for box, score, label in self
+            for (box, score, label), mask in zip(self, masks)
         ]
 
     def to_supervision(self) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from detrx import rle
 from detrx.detector import Detector
 from detrx.errors import ConfigError, SourceError
 from detrx.live.frames import Source
@@ -148,6 +149,15 @@ def test_detect_writes_all_kinds(model: Path, tmp_path: Path) -> None:
     assert len(coco["images"]) == 8
     assert {row["category_id"] for row in coco["annotations"]} <= {row["id"] for row in coco["categories"]}
     assert all(path.exists() for path in report.files)
+
+
+def test_masks_are_written_as_run_lengths(tmp_path: Path) -> None:
+    masked = TINY["write_model"](tmp_path / "masked.onnx", batch=None, masks=TINY["MASKS"])
+    detect(DetectConfig(SHAPES, model=str(masked), out=tmp_path / "out", save=("pictures", "jsonl", "coco")))
+    line = json.loads((tmp_path / "out" / "detections.jsonl").read_text().splitlines()[0])
+    row = json.loads((tmp_path / "out" / "detections.coco.json").read_text())["annotations"][0]
+    assert row["segmentation"] == line["objects"][0]["mask"]
+    assert row["area"] == rle.area(row["segmentation"]) > 0
 
 
 def test_pictures_of_one_name_do_not_overwrite_each_other(model: Path, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import torch
 
-from detrx.models.head import decode
+from detrx.models.head import decode, decode_outputs
+from detrx.tensors import Outputs
 
 
 def test_the_best_pairs_in_order() -> None:
@@ -22,3 +23,16 @@ def test_no_more_than_there_are() -> None:
     assert corners.shape == (2, 6, 4)
     assert bool((scores[:, 1:] <= scores[:, :-1]).all())
     assert bool(((corners >= 0) & (corners <= 1)).all())
+
+
+def test_masks_are_those_of_the_chosen_queries() -> None:
+    logits, boxes = torch.randn(1, 2, 5, 3), torch.rand(1, 2, 5, 4)
+    embeddings, pixels = torch.randn(1, 2, 5, 8), torch.randn(2, 8, 6, 4)
+    made = Outputs(logits, boxes, embeddings=embeddings, pixels=pixels)
+    dense = Outputs(logits, boxes, masks=torch.einsum("lbqe,behw->lbqhw", embeddings, pixels))
+    scores, _, _, masks = decode_outputs(made, top=7)
+    assert masks.shape == (2, 7, 6, 4)
+    torch.testing.assert_close(masks, decode_outputs(dense, top=7)[3])
+    query = (logits[-1].sigmoid() == scores[:, 0, None, None]).any(-1).int().argmax(1)
+    torch.testing.assert_close(masks[:, 0], dense.masks[-1][torch.arange(2), query])
+    assert len(decode_outputs(Outputs(logits, boxes), top=7)) == 3

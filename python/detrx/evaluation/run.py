@@ -164,10 +164,10 @@ class ModelBackend:
         try:
             with torch.inference_mode():
                 found = self._model(torch.from_numpy(pixels).to(place.device, place.dtype))
-                scores, labels, corners = decode_outputs(found, top=min(self._top, answers(found)))
+                answer = decode_outputs(found, top=min(self._top, answers(found)))
         finally:
             self._model.train(training)
-        return Raw(scores.cpu().numpy(), labels.cpu().numpy(), corners.cpu().numpy())
+        return Raw(*(tensor.cpu().numpy() for tensor in answer))
 
     def close(self) -> None:
         """The model is the caller's."""

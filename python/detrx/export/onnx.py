@@ -20,7 +20,8 @@ from detrx.types import ModelInfo
 log = logging.getLogger(__name__)
 
 INPUT = "pixels"
-OUTPUTS = ("scores", "labels", "boxes")
+OUTPUTS = ("scores", "labels", "boxes", "masks")
+"""The last only of models with masks."""
 OPSET = 17
 """The first with LayerNormalization; later ones have a GridSample that some TensorRT run as nearest."""
 MOST = 300
@@ -37,7 +38,7 @@ class _BoxGraph(nn.Module):
         self.model = model
         self.top = top
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         return decode_outputs(self.model(pixels), top=self.top)
 
 
@@ -53,7 +54,8 @@ def write_onnx(
     """Write a model as one ONNX file that carries its own description.
 
     The graph takes "pixels" (B, 3, h, w) float32 and gives "scores" (B, K), "labels" (B, K) int64 and "boxes"
-    (B, K, 4), corners in [0, 1] of the canvas, best first. The model is not changed.
+    (B, K, 4), corners in [0, 1] of the canvas, best first, and of a model with masks "masks" (B, K, h', w'), logits
+    that cover the canvas. The model is not changed.
 
     Args:
         model: in eval mode it answers (B, 3, h, w) with Outputs; its ``fuse()``, where there is one, is used.
@@ -114,7 +116,9 @@ def _top(model: nn.Module, pixels: Tensor, wanted: int | None) -> int:
 
 
 def _trace(graph: nn.Module, pixels: Tensor, *, dynamic: bool, opset: int) -> bytes:
-    axes = {name: {0: "batch"} for name in (INPUT, *OUTPUTS)} if dynamic else None
+    with torch.inference_mode():
+        names = OUTPUTS[: len(graph(pixels[:1]))]
+    axes = {name: {0: "batch"} for name in (INPUT, *names)} if dynamic else None
     out = io.BytesIO()
     try:
         with warnings.catch_warnings(), torch.no_grad():
@@ -126,7 +130,7 @@ def _trace(graph: nn.Module, pixels: Tensor, *, dynamic: bool, opset: int) -> by
                 (pixels,),
                 out,  # type: ignore[arg-type]  # the tracing exporter takes a file object
                 input_names=[INPUT],
-                output_names=list(OUTPUTS),
+                output_names=list(names),
                 dynamic_axes=axes,
                 opset_version=opset,
                 dynamo=False,
@@ -160,10 +164,10 @@ def _describe(model: Any, info: ModelInfo, *, batch: int | None, top: int) -> No
     onnx.helper.set_model_props(model, plain)
     model.producer_name, model.graph.name, model.doc_string = "detrx", info.model, ""
     first = "batch" if batch is None else batch
-    shapes = {"scores": [first, top], "labels": [first, top], "boxes": [first, top, 4]}
     for output in model.graph.output:
         kind = output.type.tensor_type.elem_type
-        output.CopyFrom(onnx.helper.make_tensor_value_info(output.name, kind, shapes[output.name]))
+        sides = [side.dim_value for side in output.type.tensor_type.shape.dim[2:]]
+        output.CopyFrom(onnx.helper.make_tensor_value_info(output.name, kind, [first, top, *sides]))
 
 
 def _refuse_impure(model: Any) -> None:

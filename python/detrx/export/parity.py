@@ -115,7 +115,9 @@ def _pixels(images: Sequence[NDArray[np.uint8]], info: ModelInfo, size: int) -> 
 
 
 def _at(raw: Raw, i: int) -> Raw:
-    return Raw(raw.scores[i : i + 1], raw.labels[i : i + 1], raw.boxes[i : i + 1])
+    one = slice(i, i + 1)
+    masks = None if raw.masks is None else raw.masks[one]
+    return Raw(raw.scores[one], raw.labels[one], raw.boxes[one], masks)
 
 
 def compare(one: Raw, other: Raw, *, canvas: tuple[int, int]) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 from numpy.typing import NDArray
 
+from detrx import rle
 from detrx.errors import SourceError
 from detrx.images import IMAGE_SUFFIXES, opencv
 from detrx.live.frames import FALLBACK_FPS
@@ -175,8 +176,9 @@ class CocoSink(Sink):
         name = frame.name if Path(frame.name).is_file() else f"{frame.name}#{frame.index}"
         self._images.append({"id": image_id, "file_name": name, "width": width, "height": height})
         for result in found.to_coco(image_id=image_id):
-            box = result["bbox"]
-            extra = {"id": len(self._annotations) + 1, "area": round(box[2] * box[3], 3), "iscrowd": 0}
+            box, mask = result["bbox"], result.get("segmentation")
+            area = round(box[2] * box[3], 3) if mask is None else rle.area(mask)
+            extra = {"id": len(self._annotations) + 1, "area": area, "iscrowd": 0}
             self._annotations.append({**result, **extra})
         if not self._categories:
             pairs = zip(found.category_ids or range(len(found.class_names)), found.class_names)
@@ -226,8 +228,9 @@ def why_no_window() -> Optional[str]:
 
 
 def as_objects(found: Detections) -> List[Dict[str, Any]]:
-    """What the JSON lines say of each object; box is x0, y0, x1, y1 in pixels of the image."""
+    """What the JSON lines say of each object: box is x0, y0, x1, y1 in pixels of the image, mask COCO's run lengths."""
     ids = found.category_ids
+    masks = [{}] * len(found) if found.masks is None else [{"mask": rle.encode(mask)} for mask in found.masks]
     return [
         {
             "box": [round(float(value), 2) for value in box],
@@ -235,8 +238,9 @@ def as_objects(found: Detections) -> List[Dict[str, Any]]:
             "label": label,
             "name": str(name),
             "category_id": int(ids[label]) if ids else label,
+            **mask,
         }
-        for (box, score, label), name in zip(found, found.names)
+        for (box, score, label), name, mask in zip(found, found.names, masks)
     ]
 
 

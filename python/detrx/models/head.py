@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
 from detrx.tensors import Outputs
 
 
-def decode_outputs(found: Outputs, *, top: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The best ``top`` objects of each image as the last layer has them, in the way of its family; see decode."""
+def decode_outputs(found: Outputs, *, top: int) -> tuple[Tensor, ...]:
+    """The best ``top`` objects of each image as the last layer has them, in the way of its family; see decode.
+
+    Returns:
+        scores, labels and boxes, and of a model with masks their logits (B, K, h', w').
+    """
     logits, boxes = found.logits[-1].float(), found.boxes[-1].float()
     if found.no_object or found.columns:
-        return decode_queries(logits, boxes, top=top, no_object=found.no_object, columns=found.columns)
-    return decode(logits, boxes, top=top)
+        scores, labels, query = _best_queries(logits, top, no_object=found.no_object, columns=found.columns)
+    else:
+        scores, labels, query = _best_pairs(logits, top)
+    masks = masks_of(found, query)
+    answer = scores, labels, _corners(_pick(boxes, query))
+    return answer if masks is None else (*answer, masks)
+
+
+def masks_of(found: Outputs, query: Tensor) -> Tensor | None:
+    """The last layer's mask logits (B, K, h', w') of the queries (B, K), or None; of the others none are made."""
+    if found.embeddings is not None and found.pixels is not None:
+        chosen = _pick(found.embeddings[-1].float(), query)
+        logits = chosen @ found.pixels.float().flatten(2)
+        return cast(Tensor, logits.unflatten(2, found.pixels.shape[2:]))
+    if found.masks is None:
+        return None
+    masks = found.masks[-1].float()
+    return cast(Tensor, _pick(masks.flatten(2), query).unflatten(2, masks.shape[2:]))
 
 
 def answers(found: Outputs) -> int:
@@ -33,12 +55,8 @@ def decode(logits: Tensor, boxes: Tensor, *, top: int) -> tuple[Tensor, Tensor, 
     Returns:
         scores (B, K) in [0, 1], labels (B, K) int64, boxes (B, K, 4) corners in [0, 1].
     """
-    classes = logits.shape[-1]
-    flat = logits.flatten(1)
-    best, index = flat.topk(min(top, flat.shape[1]), dim=1)
-    query = torch.div(index, classes, rounding_mode="floor")
-    picked = boxes.gather(1, query[..., None].expand(-1, -1, 4))
-    return best.sigmoid(), index - query * classes, _corners(picked)
+    scores, labels, query = _best_pairs(logits, top)
+    return scores, labels, _corners(_pick(boxes, query))
 
 
 def decode_queries(
@@ -56,13 +74,34 @@ def decode_queries(
     Returns:
         as ``decode``.
     """
+    scores, labels, query = _best_queries(logits, top, no_object=no_object, columns=columns)
+    return scores, labels, _corners(_pick(boxes, query))
+
+
+def _best_pairs(logits: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores, labels and queries (B, K)."""
+    classes = logits.shape[-1]
+    flat = logits.flatten(1)
+    best, index = flat.topk(min(top, flat.shape[1]), dim=1)
+    query = torch.div(index, classes, rounding_mode="floor")
+    return best.sigmoid(), index - query * classes, query
+
+
+def _best_queries(
+    logits: Tensor, top: int, *, no_object: bool, columns: tuple[int, ...]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores, labels and queries (B, K)."""
     shares = logits.softmax(-1)[..., :-1] if no_object else logits.sigmoid()
     if columns:
         shares = shares[..., list(columns)]
     best, labels = shares.max(-1)
     scores, query = best.topk(min(top, best.shape[1]), dim=1)
-    picked = boxes.gather(1, query[..., None].expand(-1, -1, 4))
-    return scores, labels.gather(1, query), _corners(picked)
+    return scores, labels.gather(1, query), query
+
+
+def _pick(values: Tensor, query: Tensor) -> Tensor:
+    """(B, K, N) of (B, Q, N)."""
+    return values.gather(1, query[..., None].expand(-1, -1, values.shape[-1]))
 
 
 def _corners(boxes: Tensor) -> Tensor:

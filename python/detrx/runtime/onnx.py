@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 SPIN_US = 100
 """Microseconds that a thread waits awake for the next part of a call."""
 OUTPUTS = ("scores", "labels", "boxes")
+MASKS = "masks"
+"""The output that only models with masks have."""
 METADATA_KEY = "detrx"
 REMEDY = "write it with `detrx export WEIGHTS --to onnx`"
 # The key of an external tensor's place as protobuf writes it: field 1, eight bytes.
@@ -34,12 +36,13 @@ class OnnxBackend:
         self._session: Any = _open_session(ort, path, _providers(ort, device), threads)
         self.info = _read_info(self._session, path)
         self.batch: Optional[int] = _check_graph(self._session, self.info, path)
+        has_masks = MASKS in {output.name for output in self._session.get_outputs()}
+        self._outputs = (*OUTPUTS, MASKS) if has_masks else OUTPUTS
         provider = self._session.get_providers()[0].replace("ExecutionProvider", "")
         self.description = f"ONNX Runtime {ort.__version__} on {provider}"
 
     def infer(self, pixels: NDArray[np.float32]) -> Raw:
-        scores, labels, boxes = self._session.run(OUTPUTS, {"pixels": pixels})
-        return Raw(scores, labels, boxes)
+        return Raw(*self._session.run(self._outputs, {"pixels": pixels}))
 
     def close(self) -> None:
         self._session = None

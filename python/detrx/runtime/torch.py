@@ -49,12 +49,12 @@ class TorchBackend:
                 batch = torch.from_numpy(pixels).to(self._device, memory_format=torch.channels_last)
                 found = self._model(batch)
                 answer = self._decode(found, top=min(TOP, self._answers(found)))
-                scores, labels, boxes = (tensor.cpu().numpy() for tensor in answer)
+                scores, labels, *rest = (tensor.cpu().numpy() for tensor in answer)
         except torch.cuda.OutOfMemoryError as error:
             raise DeviceError(
                 f"[TorchBackend] {self._device} is out of memory for {pixels.shape}: {error}"
             ) from error
-        return Raw(scores, labels.astype(np.int64, copy=False), boxes)
+        return Raw(scores, labels.astype(np.int64, copy=False), *rest)
 
     def close(self) -> None:
         self._model = None
