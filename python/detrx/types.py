@@ -116,7 +116,7 @@ class Raw:
             _check_shape("Raw", "masks", self.masks, (b, k, None, None))
 
 
-_RARE = ("marked", "sides")
+_RARE = ("marked", "sides", "things")
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,8 @@ class ModelInfo:
     sides: Tuple[int, ...] = ()
     """(shortest, longest) side in pixels that a picture is scaled to where the backend takes any size, with no canvas
     around a single picture, as DETR was trained; empty: always on the canvas."""
+    things: Tuple[bool, ...] = ()
+    """Whether each class is a thing (countable) or stuff (sky, grass), for panoptic models; empty for all others."""
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.category_ids):
@@ -153,6 +155,10 @@ class ModelInfo:
             raise ValueError(f"[ModelInfo] canvas sides must be multiples of 32, got {self.canvas}")
         if self.sides and (len(self.sides) != 2 or not 1 <= self.sides[0] <= self.sides[1]):
             raise ValueError(f"[ModelInfo] sides must be (shortest, longest) in pixels, got {self.sides}")
+        if self.things and len(self.things) != len(self.names):
+            raise ValueError(
+                f"[ModelInfo] things must have one answer for each of {len(self.names)} names, got {len(self.things)}"
+            )
 
     def to_json(self) -> str:
         found = asdict(self)

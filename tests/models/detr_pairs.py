@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import DetrConfig as TheirConfig
-from transformers import DetrForObjectDetection
+from transformers import DetrForObjectDetection, DetrForSegmentation
 
 from detrx.models.config import DetrConfig
 from detrx.models.convert_detr import from_transformers
@@ -83,7 +83,8 @@ def shake(model: nn.Module, *, seed: int = 0) -> None:
 def pair(config: DetrConfig = TINY, *, classes: int = CLASSES) -> tuple[Any, Detr]:
     """transformers' DETR and ours, equal weights, in eval mode."""
     torch.manual_seed(0)
-    theirs = DetrForObjectDetection(their_config(config, classes=classes))
+    kind = DetrForSegmentation if config.masks else DetrForObjectDetection
+    theirs = kind(their_config(config, classes=classes))
     shake(theirs)
     ours = build(config, classes=len(config.columns) or classes)
     ours.load_state_dict(from_transformers(ours, theirs.state_dict()))

@@ -160,8 +160,15 @@ class DetrConfig:
     masked: bool = False
     """Look away from canvas pixels that are marked as padding, as the published weights learnt it; False: the grey
     around a picture is part of it, as for the rt family."""
+    masks: bool = False
+    """A mask of each query beside its box (the panoptic models)."""
 
     def __post_init__(self) -> None:
+        if self.masks and (self.hidden % 16 or (self.hidden + self.heads) % 8):
+            raise ConfigError(
+                "[DetrConfig] masks ask for hidden as a multiple of 16 and hidden + heads of 8, "
+                f"got {self.hidden} and {self.heads} heads"
+            )
         if self.heads < 1 or self.hidden < 1 or self.hidden % self.heads or self.hidden % 4:
             raise ConfigError(
                 f"[DetrConfig] hidden must be a multiple of heads and of 4, got {self.hidden} and {self.heads} heads"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from detrx.errors import CheckpointError, ConfigError
-from detrx.models.coco_names import COCO_IDS, COCO_NAMES
+from detrx.models.coco_names import COCO_IDS, COCO_NAMES, PANOPTIC_IDS
 from detrx.models.config import DetrConfig
 from detrx.models.convert import Rules, rewrite
 from detrx.models.detr import Detr
@@ -29,6 +29,10 @@ RESNETS: dict[tuple[str, tuple[int, ...]], str] = {
 """timm's names by kind of block and blocks of each stage."""
 _COCO_COLUMNS = 91
 """What COCO's models have: one column an id of 0 to 90."""
+_PANOPTIC_COLUMNS = 250
+"""What COCO's panoptic models have; ids end at 200."""
+_MASK_PARTS = ("mask_head.", "bbox_attention.")
+"""What a model with masks has beside the detector, in all layouts."""
 _OLD_TRANSFORMERS: Rules = (
     (r"^model\.backbone\.conv_encoder\.model\.", "model.backbone.model."),
     (r"^model\.backbone\.position_embedding\.", "model.position_embedding."),
@@ -36,6 +40,16 @@ _OLD_TRANSFORMERS: Rules = (
     (r"(layers\.\d+)\.fc([12])\.", r"\1.mlp.fc\2."),
 )
 """transformers 4 to 5; 5 itself writes files in the spelling of 4."""
+_NEW_MASKS: Rules = (
+    (r"^bbox_attention\.([qk])_proj\.", r"bbox_attention.\1_linear."),
+    (r"^mask_head\.conv([12])\.conv\.", r"mask_head.lay\1."),
+    (r"^mask_head\.conv([12])\.norm\.", r"mask_head.gn\1."),
+    *((rf"^mask_head\.fpn_stages\.{i}\.fpn_adapter\.", f"mask_head.adapter{i + 1}.") for i in range(3)),
+    *((rf"^mask_head\.fpn_stages\.{i}\.refine\.conv\.", f"mask_head.lay{i + 3}.") for i in range(3)),
+    *((rf"^mask_head\.fpn_stages\.{i}\.refine\.norm\.", f"mask_head.gn{i + 3}.") for i in range(3)),
+    (r"^mask_head\.output_conv\.", "mask_head.out_lay."),
+)
+"""The mask head of transformers 5 as 4, the original code and detrx spell it."""
 _TO_TRANSFORMERS: Rules = (
     (r"^backbone\.net\.", "model.backbone.model."),
     (r"^positions\.row_embed\.", "model.position_embedding.row_embeddings."),
@@ -56,10 +70,20 @@ _TO_TRANSFORMERS: Rules = (
 )
 
 
-def original_name(key: str) -> str:
-    """What facebookresearch/detr calls our tensor ``key``."""
+def original_name(key: str, *, masks: bool = False) -> str:
+    """What facebookresearch/detr calls our tensor ``key``; the detector of a model with masks is a part of it."""
     key = re.sub(r"^backbone\.net\.", "backbone.0.body.", key)
-    return re.sub(r"^positions\.", "backbone.1.", key)
+    key = re.sub(r"^positions\.", "backbone.1.", key)
+    return _inside(key) if masks else key
+
+
+def _inside(key: str) -> str:
+    return key if key.startswith(_MASK_PARTS) else f"detr.{key}"
+
+
+def _plain_original(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the prefix of distributed training, and that of the detector in a model with masks."""
+    return {key.removeprefix("module.").removeprefix("detr."): tensor for key, tensor in tensors.items()}
 
 
 def transformers_name(key: str) -> str:
@@ -80,7 +104,7 @@ def from_original(model: Detr, tensors: Mapping[str, Tensor]) -> dict[str, Tenso
     Raises:
         CheckpointError: a tensor is missing, left over or of another shape.
     """
-    theirs = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
+    theirs = _plain_original(tensors)
     found = {key: theirs[name] for key in model.state_dict() if (name := original_name(key)) in theirs}
     return _checked(model, found, set(theirs) - {original_name(key) for key in found})
 
@@ -92,16 +116,19 @@ def to_original(model: Detr) -> dict[str, Tensor]:
         CheckpointError: a model that the original code has not.
     """
     _refuse_ours(model)
-    return {original_name(key): tensor for key, tensor in model.state_dict().items() if _counts(key)}
+    masks = model.config.masks
+    return {
+        original_name(key, masks=masks): tensor for key, tensor in model.state_dict().items() if _counts(key)
+    }
 
 
 def from_transformers(model: Detr, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict out of that of ``DetrForObjectDetection``, of transformers 4 or 5.
+    """Our state dict out of that of ``DetrForObjectDetection`` or ``DetrForSegmentation``, of transformers 4 or 5.
 
     Raises:
         CheckpointError: a tensor is missing, left over or of another shape.
     """
-    theirs = {_plain_resnet(rewrite(key, _OLD_TRANSFORMERS)): tensor for key, tensor in tensors.items()}
+    theirs = _plain_transformers(tensors)
     found: dict[str, Tensor] = {}
     used: set[str] = set()
     for key in model.state_dict():
@@ -126,7 +153,14 @@ def to_transformers(model: Detr) -> dict[str, Tensor]:
         parts = _parts(transformers_name(key))
         chunks = tensor.chunk(3) if len(parts) > 1 else (tensor,)
         out |= {_as_transformers_4(part): chunk for part, chunk in zip(parts, chunks) if _counts(key)}
-    return out
+    return {_inside(key): tensor for key, tensor in out.items()} if model.config.masks else out
+
+
+def _plain_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """In the spelling of transformers 5 with timm's ResNet, a mask head in that of 4, the detector's prefix taken off."""
+    plain = {key.removeprefix("detr."): tensor for key, tensor in tensors.items()}
+    rules = (*_OLD_TRANSFORMERS, *_NEW_MASKS)
+    return {_plain_resnet(rewrite(key, rules)): tensor for key, tensor in plain.items()}
 
 
 def _as_transformers_4(name: str) -> str:
@@ -204,12 +238,7 @@ def original_config(
     Raises:
         CheckpointError: a layout that is not known.
     """
-    theirs = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
-    if any(key.startswith(("detr.", "mask_head.", "bbox_attention.")) for key in theirs):
-        raise CheckpointError(
-            "[convert] these are panoptic weights, with a mask head that this model has not; "
-            "take the detection weights of the same backbone, as detr-r50"
-        )
+    theirs = _plain_original(tensors)
     try:
         hidden = theirs["input_proj.weight"].shape[0]
         rows = theirs["class_embed.weight"].shape[0]
@@ -225,6 +254,7 @@ def original_config(
             "queries": theirs["query_embed.weight"].shape[0],
             "positions": "learned" if "backbone.1.row_embed.weight" in theirs else "sine",
             "norm_first": "transformer.encoder.norm.weight" in theirs,
+            "masks": _has_masks(theirs),
         }
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise CheckpointError(
@@ -234,20 +264,27 @@ def original_config(
 
 
 def _configured(found: dict[str, Any], columns: int, names: tuple[str, ...] = ()) -> tuple[DetrConfig, int]:
-    """Published weights mask padding; COCO's 91 columns are 80 classes, unless they are called otherwise."""
-    by_id = columns == _COCO_COLUMNS and (
+    """Published weights mask padding; COCO's 91 columns are 80 classes, unless they are called otherwise, and with
+    masks its 250 are 133."""
+    panoptic = bool(found["masks"]) and columns == _PANOPTIC_COLUMNS
+    by_id = (panoptic or columns == _COCO_COLUMNS) and (
         not names
-        or names == COCO_NAMES
+        or names[: len(COCO_NAMES)] == COCO_NAMES
         or (len(names) == columns and tuple(names[i] for i in COCO_IDS) == COCO_NAMES)
     )
-    more: dict[str, Any] = {"head_classes": columns, "columns": COCO_IDS} if by_id else {}
-    dc5 = "-dc5" if found["dilated"] else ""
-    name = f"detr-{str(found['backbone']).replace('resnet', 'r')}{dc5}"
+    ids = PANOPTIC_IDS if panoptic else COCO_IDS
+    more: dict[str, Any] = {"head_classes": columns, "columns": ids} if by_id else {}
+    ending = ("-dc5" if found["dilated"] else "") + ("-panoptic" if found["masks"] else "")
+    name = f"detr-{str(found['backbone']).replace('resnet', 'r')}{ending}"
     try:
         config = DetrConfig(**{**found, **more, "name": name, "masked": True, "frozen_norm": True})
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"[convert] the weights ask for what this family has not: {error}") from error
-    return config, len(COCO_IDS) if by_id else columns
+    return config, len(ids) if by_id else columns
+
+
+def _has_masks(theirs: Mapping[str, Tensor]) -> bool:
+    return any(key.startswith(_MASK_PARTS) for key in theirs)
 
 
 def _layers(theirs: Mapping[str, Tensor], head: str) -> int:
@@ -276,7 +313,7 @@ def transformers_config(settings: Mapping[str, Any], tensors: Mapping[str, Tenso
     Raises:
         CheckpointError: it has parts that this family has not.
     """
-    theirs = {_plain_resnet(rewrite(key, _OLD_TRANSFORMERS)): tensor for key, tensor in tensors.items()}
+    theirs = _plain_transformers(tensors)
     for one, other in (
         ("encoder_attention_heads", "decoder_attention_heads"),
         ("encoder_ffn_dim", "decoder_ffn_dim"),
@@ -285,8 +322,6 @@ def transformers_config(settings: Mapping[str, Any], tensors: Mapping[str, Tenso
             raise CheckpointError(f"[convert] {one} and {other} must be equal in config.json")
     if settings.get("activation_function", "relu") != "relu":
         raise CheckpointError("[convert] activation_function must be relu in config.json")
-    if any(key.startswith(("mask_head.", "detr.", "bbox_attention.")) for key in theirs):
-        raise CheckpointError("[convert] this model has a mask head; take one of DetrForObjectDetection")
     if "class_labels_classifier.weight" not in theirs:
         raise CheckpointError("[convert] the weights must have class_labels_classifier.weight, found none")
     found = {
@@ -300,6 +335,7 @@ def transformers_config(settings: Mapping[str, Any], tensors: Mapping[str, Tenso
         "dropout": settings.get("dropout", 0.1),
         "queries": settings.get("num_queries", 100),
         "positions": settings.get("position_embedding_type", "sine"),
+        "masks": _has_masks(theirs),
     }
     return _configured(found, theirs["class_labels_classifier.weight"].shape[0] - 1, label_names(settings))
 

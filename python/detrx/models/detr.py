@@ -13,6 +13,7 @@ from detrx.models.backbone import Backbone
 from detrx.models.cache import TensorCache
 from detrx.models.config import DetrConfig
 from detrx.models.detr_layers import LearnedPositions, Transformer, plain_norms, scale_norms, sine_positions
+from detrx.models.detr_masks import LEVELS, AttentionMap, MaskHead
 from detrx.models.layers import Mlp
 from detrx.tensors import DenoiseQueries, Outputs
 from detrx.types import PADDING
@@ -30,7 +31,9 @@ class Detr(nn.Module):
         super().__init__()
         self.config = config
         self.classes = classes
-        self.backbone = Backbone(config.backbone, levels=(32,), dilated=config.dilated)
+        self.backbone = Backbone(
+            config.backbone, levels=LEVELS if config.masks else (32,), dilated=config.dilated
+        )
         if config.frozen_norm:
             scale_norms(self.backbone)
         width = config.hidden
@@ -41,6 +44,9 @@ class Detr(nn.Module):
         self.bbox_embed = Mlp(width, width, 4, layers=3)
         self.positions = LearnedPositions(width) if config.positions == "learned" else None
         self._sines = TensorCache()
+        if config.masks:
+            self.bbox_attention = AttentionMap(width, heads=config.heads)
+            self.mask_head = MaskHead(config, self.backbone.channels)
 
     def forward(self, pixels: Tensor, denoise: DenoiseQueries | None = None) -> Outputs:
         """Boxes of the canvas.
@@ -64,13 +70,14 @@ class Detr(nn.Module):
             pixels: (B, 3, h, w), zero on padding.
             padding: (B, h, w) bool, True where there is no picture, or None for none.
         """
-        feature = self.backbone(pixels)[-1]
+        *finer, feature = self.backbone(pixels)
         if padding is not None:
             # Nearest, as the original shrinks it.
             small = F.interpolate(padding[None].float(), size=feature.shape[-2:])
             padding = small[0] > 0.5
-        hidden = self.transformer(
-            self.input_proj(feature),
+        cells = self.input_proj(feature)
+        hidden, memory = self.transformer(
+            cells,
             padding,
             self.query_embed.weight,
             self._positions(feature, padding),
@@ -82,7 +89,10 @@ class Detr(nn.Module):
         logits, boxes = self.class_embed(hidden), self.bbox_embed(hidden).sigmoid()
         if not (self.training and config.auxiliary):
             logits, boxes = logits[-1:], boxes[-1:]
-        return Outputs(logits, boxes, no_object=config.no_object, columns=config.columns)
+        masks = None
+        if config.masks:
+            masks = self.mask_head(cells, self.bbox_attention(hidden[-1], memory, padding), finer)[None]
+        return Outputs(logits, boxes, no_object=config.no_object, columns=config.columns, masks=masks)
 
     def queries_for(self, canvas: tuple[int, int]) -> int:  # noqa: ARG002  # the rt family's depends on it
         """Q, on any canvas."""

@@ -223,8 +223,8 @@ class Transformer(nn.Module):
 
     def forward(
         self, feature: Tensor, padding: Tensor | None, slots: Tensor, position: Tensor, *, every: bool
-    ) -> Tensor:
-        """What the queries found.
+    ) -> tuple[Tensor, Tensor]:
+        """What the queries found, and what the encoder made of the map.
 
         Args:
             feature: (B, C, h, w).
@@ -234,14 +234,15 @@ class Transformer(nn.Module):
             every: all decoder layers answer.
 
         Returns:
-            (L, B, Q, C).
+            (L, B, Q, C), and (B, C, h, w).
         """
         cells = feature.flatten(2).permute(2, 0, 1)
         places = position.flatten(2).permute(2, 0, 1)
         queries = slots[:, None].repeat(1, feature.shape[0], 1)
         hidden = None if padding is None else hide(padding.flatten(1), feature.dtype, heads=self.heads)
         memory = self.encoder(cells, places, hidden)
-        return cast(Tensor, self.decoder(queries, memory, places, hidden, every=every).transpose(1, 2))
+        found = self.decoder(queries, memory, places, hidden, every=every).transpose(1, 2)
+        return found, memory.permute(1, 2, 0).view(feature.shape)
 
 
 def hide(padding: Tensor, dtype: torch.dtype, *, heads: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from detrx.errors import CheckpointError
 from detrx.models import convert_detr
-from detrx.models.coco_names import COCO_IDS, COCO_NAMES
+from detrx.models.coco_names import COCO_IDS, COCO_NAMES, PANOPTIC_IDS, PANOPTIC_NAMES
 from detrx.models.config import DetrConfig
 from detrx.models.convert import from_official, from_transformers, official_config, transformers_config
 from detrx.models.detr import Detr
@@ -39,7 +39,7 @@ def load_foreign(path: Path) -> tuple[Model, ModelInfo]:
     if path.suffix not in _ENDINGS:
         raise CheckpointError(f"[load_model] {path} must end in one of {', '.join(_ENDINGS)}, or be a folder")
     tensors, settings = read_weights(path)
-    if any(key.startswith("model.") for key in tensors) and (path.parent / "config.json").is_file():
+    if any(key.startswith(("model.", "detr.model.")) for key in tensors) and (path.parent / "config.json").is_file():
         return _from_folder(path.parent, tensors)
     if convert_detr.is_original(tensors):
         return _original_detr(path, tensors, settings)
@@ -83,15 +83,22 @@ def _described(model: Detr, info: ModelInfo, told: ModelInfo | None) -> tuple[De
 
 def _detr_info(config: DetrConfig, classes: int, names: tuple[str, ...], *, origin: str) -> ModelInfo:
     """DETR takes ImageNet's normalisation and looks away from what is not picture."""
-    coco = config.columns == COCO_IDS
+    if config.columns == PANOPTIC_IDS:
+        names, ids = PANOPTIC_NAMES, PANOPTIC_IDS
+    elif config.columns == COCO_IDS:
+        names, ids = COCO_NAMES, COCO_IDS
+    else:
+        names = names or _usual_names(classes)
+        ids = _ids(names)
     return ModelInfo(
         model=config.name,
-        names=COCO_NAMES if coco else names or _usual_names(classes),
-        category_ids=COCO_IDS if coco else _ids(names or _usual_names(classes)),
+        names=names,
+        category_ids=ids,
         canvas=_DETR_CANVAS,
         licence=f"not stated in the file ({origin}); Apache-2.0 where it is facebookresearch/detr's own",
         marked=True,
         sides=_DETR_SIDES,
+        things=tuple(i in COCO_IDS for i in ids) if config.columns == PANOPTIC_IDS else (),
     )
 
 

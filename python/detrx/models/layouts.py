@@ -139,12 +139,12 @@ def _arguments(config: DetrConfig) -> dict[str, Any]:
         "num_queries": config.queries,
         "pre_norm": config.norm_first,
         "aux_loss": config.auxiliary,
-        "masks": False,
+        "masks": config.masks,
     }
 
 
 def save_transformers(folder: Path, model: Detr, info: ModelInfo) -> int:
-    """Write a folder for ``DetrForObjectDetection.from_pretrained``, of 4.x or 5.x; returns the number of tensors.
+    """Write a folder for ``from_pretrained`` of transformers 4.x or 5.x; returns the number of tensors.
 
     Raises:
         CheckpointError: a model that transformers has not.
@@ -172,7 +172,7 @@ def _their_config(model: Detr, info: ModelInfo) -> dict[str, Any]:
     config = model.config
     names = column_names(config, info)
     return {
-        "architectures": ["DetrForObjectDetection"],
+        "architectures": ["DetrForSegmentation" if config.masks else "DetrForObjectDetection"],
         "model_type": "detr",
         "use_timm_backbone": True,
         "use_pretrained_backbone": False,
@@ -212,7 +212,7 @@ def _their_preprocessor(info: ModelInfo) -> dict[str, Any]:
         size = {"shortest_edge": info.sides[0], "longest_edge": info.sides[1]}
     return {
         "image_processor_type": "DetrImageProcessor",
-        "format": "coco_detection",
+        "format": "coco_panoptic" if info.things else "coco_detection",
         "do_resize": True,
         "size": size,
         "resample": 2,

@@ -79,12 +79,16 @@ DETR_MODELS: dict[str, DetrConfig] = {
     "detr-r50-dc5": replace(_DETR, dilated=True),
     "detr-r101": replace(_DETR, backbone="resnet101"),
     "detr-r101-dc5": replace(_DETR, backbone="resnet101", dilated=True),
+    "detr-r18-panoptic": replace(_DETR, backbone="resnet18", masks=True),
+    "detr-r50-panoptic": replace(_DETR, masks=True),
+    "detr-r50-dc5-panoptic": replace(_DETR, dilated=True, masks=True),
+    "detr-r101-panoptic": replace(_DETR, backbone="resnet101", masks=True),
     "detr-mobilenetv2": replace(_EDGE, backbone="mobilenetv2_100"),
     "detr-efficientvit-b0": replace(_EDGE, backbone="efficientvit_b0"),
     "detr-repvit-m0-9": replace(_EDGE, backbone="repvit_m0_9"),
 }
 DETR_MODELS = {name: replace(config, name=name) for name, config in DETR_MODELS.items()}
-"""The published four (arXiv 2005.12872), smaller ResNets, and backbones for the edge with half the layers."""
+"""The published seven (arXiv 2005.12872), smaller ResNets, and backbones for the edge with half the layers."""
 
 MODELS: dict[str, ModelConfig] = {**RT_MODELS, **DETR_MODELS}
 """Every model."""
