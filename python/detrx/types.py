@@ -106,6 +106,8 @@ class Raw:
     """(B, K, 4) corners x0, y0, x1, y1 in [0, 1] of the canvas."""
     masks: Optional[NDArray[np.float32]] = None
     """(B, K, h', w') logits that cover the canvas, or None for a model without masks."""
+    queries: Optional[NDArray[np.int64]] = None
+    """(B, K) the query of each answer, where masks are merged in their order (DETR's panoptic models); or None."""
 
     def __post_init__(self) -> None:
         _check_shape("Raw", "scores", self.scores, (None, None))
@@ -114,6 +116,8 @@ class Raw:
         _check_shape("Raw", "boxes", self.boxes, (b, k, 4))
         if self.masks is not None:
             _check_shape("Raw", "masks", self.masks, (b, k, None, None))
+        if self.queries is not None:
+            _check_shape("Raw", "queries", self.queries, (b, k))
 
 
 _RARE = ("marked", "sides", "things")

@@ -70,7 +70,8 @@ def test_widths_that_the_head_cannot_have(change: dict[str, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("detr-r50-panoptic", 490), ("detr-r50-dc5-panoptic", 490), ("detr-r101-panoptic", 745)]
+    ("name", "count"),
+    [("detr-r50-panoptic", 490), ("detr-r50-dc5-panoptic", 490), ("detr-r101-panoptic", 745)],
 )
 def test_names_and_shapes_are_the_published_ones(name: str, count: int) -> None:
     config = config_for(name)

@@ -20,8 +20,8 @@ from detrx.types import ModelInfo
 log = logging.getLogger(__name__)
 
 INPUT = "pixels"
-OUTPUTS = ("scores", "labels", "boxes", "masks")
-"""The last only of models with masks."""
+OUTPUTS = ("scores", "labels", "boxes", "masks", "queries")
+"""The last two only of models with masks, the very last only where these are merged in the order of the queries."""
 OPSET = 17
 """The first with LayerNormalization; later ones have a GridSample that some TensorRT run as nearest."""
 MOST = 300
@@ -55,7 +55,7 @@ def write_onnx(
 
     The graph takes "pixels" (B, 3, h, w) float32 and gives "scores" (B, K), "labels" (B, K) int64 and "boxes"
     (B, K, 4), corners in [0, 1] of the canvas, best first, and of a model with masks "masks" (B, K, h', w'), logits
-    that cover the canvas. The model is not changed.
+    that cover the canvas; of a DETR with masks also "queries" (B, K) int64. The model is not changed.
 
     Args:
         model: in eval mode it answers (B, 3, h, w) with Outputs; its ``fuse()``, where there is one, is used.

@@ -157,7 +157,7 @@ def to_transformers(model: Detr) -> dict[str, Tensor]:
 
 
 def _plain_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """In the spelling of transformers 5 with timm's ResNet, a mask head in that of 4, the detector's prefix taken off."""
+    """As transformers 5 spells them, with timm's ResNet and a mask head as in 4, and no prefix for the detector."""
     plain = {key.removeprefix("detr."): tensor for key, tensor in tensors.items()}
     rules = (*_OLD_TRANSFORMERS, *_NEW_MASKS)
     return {_plain_resnet(rewrite(key, rules)): tensor for key, tensor in plain.items()}

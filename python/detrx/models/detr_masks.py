@@ -6,6 +6,7 @@ The order of operations is that of the original code, as in models/detr.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +50,7 @@ class AttentionMap(nn.Module):
             scores = scores.masked_fill(padding.flatten(1)[:, None, None], float("-inf"))
         # One softmax over the cells of all heads together, as the original has it.
         shares = scores.transpose(1, 2).flatten(2).softmax(-1)
-        return shares.view(batch, count, self.heads, height, across)
+        return cast(Tensor, shares.view(batch, count, self.heads, height, across))
 
 
 class MaskHead(nn.Module):
@@ -86,7 +87,7 @@ class MaskHead(nn.Module):
             add = self.get_submodule(f"adapter{i + 1}")(level)
             x = F.interpolate(x, size=add.shape[-2:], mode="nearest")
             x = self._layer(i + 3, _for_each(add, count) + x)
-        return self.out_lay(x).unflatten(0, (batch, count)).squeeze(2)
+        return cast(Tensor, self.out_lay(x).unflatten(0, (batch, count)).squeeze(2))
 
     def _layer(self, number: int, x: Tensor) -> Tensor:
         x = self.get_submodule(f"lay{number}")(x)

@@ -39,7 +39,10 @@ def load_foreign(path: Path) -> tuple[Model, ModelInfo]:
     if path.suffix not in _ENDINGS:
         raise CheckpointError(f"[load_model] {path} must end in one of {', '.join(_ENDINGS)}, or be a folder")
     tensors, settings = read_weights(path)
-    if any(key.startswith(("model.", "detr.model.")) for key in tensors) and (path.parent / "config.json").is_file():
+    if (
+        any(key.startswith(("model.", "detr.model.")) for key in tensors)
+        and (path.parent / "config.json").is_file()
+    ):
         return _from_folder(path.parent, tensors)
     if convert_detr.is_original(tensors):
         return _original_detr(path, tensors, settings)

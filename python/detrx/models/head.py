@@ -14,7 +14,8 @@ def decode_outputs(found: Outputs, *, top: int) -> tuple[Tensor, ...]:
     """The best ``top`` objects of each image as the last layer has them, in the way of its family; see decode.
 
     Returns:
-        scores, labels and boxes, and of a model with masks their logits (B, K, h', w').
+        scores, labels and boxes, and of a model with masks their logits (B, K, h', w'); where it is a DETR also the
+        query (B, K) int64 of each, since its masks are merged in that order.
     """
     logits, boxes = found.logits[-1].float(), found.boxes[-1].float()
     if found.no_object or found.columns:
@@ -23,7 +24,9 @@ def decode_outputs(found: Outputs, *, top: int) -> tuple[Tensor, ...]:
         scores, labels, query = _best_pairs(logits, top)
     masks = masks_of(found, query)
     answer = scores, labels, _corners(_pick(boxes, query))
-    return answer if masks is None else (*answer, masks)
+    if masks is None:
+        return answer
+    return (*answer, masks, query) if found.masks is not None else (*answer, masks)
 
 
 def masks_of(found: Outputs, query: Tensor) -> Tensor | None:

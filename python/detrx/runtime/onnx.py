@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 SPIN_US = 100
 """Microseconds that a thread waits awake for the next part of a call."""
 OUTPUTS = ("scores", "labels", "boxes")
-MASKS = "masks"
-"""The output that only models with masks have."""
+MORE = ("masks", "queries")
+"""Outputs that only models with masks have; the second those alone whose masks are merged in that order."""
 METADATA_KEY = "detrx"
 REMEDY = "write it with `detrx export WEIGHTS --to onnx`"
 # The key of an external tensor's place as protobuf writes it: field 1, eight bytes.
@@ -36,8 +36,8 @@ class OnnxBackend:
         self._session: Any = _open_session(ort, path, _providers(ort, device), threads)
         self.info = _read_info(self._session, path)
         self.batch: Optional[int] = _check_graph(self._session, self.info, path)
-        has_masks = MASKS in {output.name for output in self._session.get_outputs()}
-        self._outputs = (*OUTPUTS, MASKS) if has_masks else OUTPUTS
+        names = {output.name for output in self._session.get_outputs()}
+        self._outputs = (*OUTPUTS, *(name for name in MORE if name in names))
         provider = self._session.get_providers()[0].replace("ExecutionProvider", "")
         self.description = f"ONNX Runtime {ort.__version__} on {provider}"
 
