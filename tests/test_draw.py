@@ -44,7 +44,7 @@ def test_a_mask_shines_through_and_has_an_outline() -> None:
     masks[0, 250:300, 150:250] = True
     one = found((100, 200, 300, 400), (400, 300, 600, 400))
     out = draw(np.full((480, 640, 3), 100, np.uint8), dataclasses.replace(one, masks=masks))
-    assert tuple(out[250, 200]) == colour(0), "the outline"
+    assert np.abs(out[250, 200] - np.array(colour(0))).max() < 40, "the outline"
     assert np.abs(out[275, 200] - (60 + 0.4 * np.array(colour(0)))).max() <= 1
     assert (out[350, 200] == 100).all()
     assert (out[370, 500] == 100).all(), "an empty mask changes nothing"

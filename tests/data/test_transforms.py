@@ -179,3 +179,81 @@ def test_normalise():
     expected = (image / 255 - mean) / std
     found = normalise(image, mean=mean, std=std).numpy()
     np.testing.assert_allclose(found.transpose(1, 2, 0), expected, atol=1e-5)
+
+
+def masked(seed: int) -> Sample:
+    """Ellipses in colour, with the masks that they are."""
+    cv2 = pytest.importorskip("cv2")
+    rng = np.random.default_rng(seed)
+    image, masks, boxes = np.zeros((120, 150, 3), np.uint8), [], []
+    for number in range(3):
+        drawn = np.zeros((120, 150), np.uint8)
+        centre = (25 + 48 * number, int(rng.integers(30, 90)))
+        cv2.ellipse(drawn, centre, (int(rng.integers(10, 20)), int(rng.integers(10, 25))), 30, 0, 360, 1, -1)
+        image[drawn > 0, number] = 255
+        masks.append(drawn > 0)
+        y, x = drawn.nonzero()
+        boxes.append([x.min(), y.min(), x.max() + 1, y.max() + 1])
+    return to_sample(image, np.array(boxes, np.float32), np.arange(3), np.array(masks))
+
+
+WILD = {"vflip": 0.5, "rotate90": 0.5, "colour": 0, "scale": (0.5, 2.5), "min_visible": 0.05}
+
+
+@pytest.mark.parametrize(
+    "augment", [AugmentConfig.off(), AugmentConfig(**WILD), AugmentConfig(mosaic=1.0, **WILD)]
+)
+def test_masks_go_where_their_pixels_go(augment: AugmentConfig) -> None:
+    transform = TrainTransform(CANVAS, augment, mean=(0, 0, 0), std=(1, 1, 1))
+    seen = 0
+    for seed in range(12):
+        found = transform(
+            masked(seed), rng=np.random.default_rng(seed), companion=lambda drawn: masked(drawn % 97)
+        )
+        assert found.masks is not None
+        assert found.masks.shape == (len(found.labels), *CANVAS)
+        height, width = CANVAS
+        for mask, label, box in zip(found.masks, found.labels, found.boxes, strict=True):
+            mine = [m for m, other in zip(found.masks, found.labels, strict=True) if other == label]
+            union = torch.stack(mine).any(0)
+            bright = found.pixels[label] > 0.5
+            grey = (found.pixels - 114 / 255).abs().amax(0) < 0.01
+            wrong = ((union != bright) & ~grey).sum()
+            # An object too small to learn may have been dropped; what is kept lies where its colour is.
+            assert (union & ~bright).sum() < 0.06 * union.sum() + 3
+            assert augment.mosaic or wrong < 0.06 * bright.sum() + 40
+            rows, columns = mask.nonzero(as_tuple=True)
+            tight = torch.tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+            corners = torch.cat([box[:2] - box[2:] / 2, box[:2] + box[2:] / 2]) * torch.tensor(
+                [width, height] * 2
+            )
+            assert (tight - corners).abs().max() < 3.5
+            seen += 1
+    assert seen > 15
+
+
+def test_a_box_that_the_canvas_cuts_is_drawn_around_what_is_left() -> None:
+    image = np.zeros((100, 100, 3), np.uint8)
+    mask = np.tri(100, dtype=bool)[None]  # a triangle: of its upper right corner nothing is set
+    sample = to_sample(image, np.array([[0, 0, 100, 100]], np.float32), np.array([0]), mask)
+    zoom = AugmentConfig(hflip=0, colour=0, scale=(2.0, 2.0), aspect=0, translate=1, min_visible=0.01)
+    transform = TrainTransform((100, 100), zoom)
+    shares = []
+    for seed in range(10):
+        found = transform(sample, rng=np.random.default_rng(seed), companion=lambda _: sample)
+        assert found.masks is not None
+        if len(found.labels):
+            rows, columns = found.masks[0].nonzero(as_tuple=True)
+            assert abs(float(found.boxes[0, 2]) * 100 - (columns.max() + 1 - columns.min())) < 0.01
+            assert abs(float(found.boxes[0, 3]) * 100 - (rows.max() + 1 - rows.min())) < 0.01
+            shares.append(float(found.boxes[0, 2:].prod()))
+    assert min(shares) < 0.9, "somewhere the box is smaller than the canvas"
+
+
+def test_masks_pass_through_torchvision() -> None:
+    off = TrainTransform(CANVAS, AugmentConfig.off())
+    flipped = TrainTransform(CANVAS, AugmentConfig.off(), extra=v2.RandomHorizontalFlip(p=1.0))
+    a, b = (t(masked(3), rng=np.random.default_rng(0), companion=masked) for t in (off, flipped))
+    assert a.masks is not None
+    assert b.masks is not None
+    assert torch.equal(a.masks.flip(-1), b.masks)

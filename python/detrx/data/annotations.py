@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Union
 
 from detrx.data.report import Tally
+from detrx.data.segmentation import Segmentation, read_segmentation
 from detrx.errors import DataError
 
 _LARGEST = 1e7
@@ -32,6 +33,8 @@ class Boxes:
     label: List[int]
     crowd: List[bool]
     area: List[float]
+    mask: Optional[List[Segmentation]] = None
+    """None where masks are not asked for."""
 
 
 def refuse(where: str, must: str, found: str, remedy: str) -> DataError:
@@ -49,8 +52,11 @@ def read_annotations(
     labels: Dict[int, int],
     where: str,
     tally: Tally,
+    *,
+    masks: bool = False,
 ) -> Boxes:
-    boxes = Boxes([], [], [], [], [])
+    """The usable ones; with ``masks`` only those with a usable mask."""
+    boxes = Boxes([], [], [], [], [], [] if masks else None)
     largest, seen = 0.0, set()
     for at, entry in enumerate(annotations):
         if not isinstance(entry, dict):
@@ -120,6 +126,12 @@ def _add(
         return tally.skip("box: outside its image", f"{name} {entry['bbox']}")
     if inside[2] - inside[0] < 1 or inside[3] - inside[1] < 1:
         return tally.skip("box: less than a pixel wide or high", f"{name} {entry['bbox']}")
+    if boxes.mask is not None:
+        try:
+            size = (picture.height, picture.width)
+            boxes.mask.append(read_segmentation(entry.get("segmentation"), size=size))
+        except ValueError as error:
+            return tally.skip(f"box: {error}", name)
     if min(x0, y0) < -1 or x1 > picture.width + 1 or y1 > picture.height + 1:
         tally.warn("boxes reach out of their image: clipped", f"{name} {entry['bbox']}")
     boxes.image.append(at)

@@ -49,13 +49,16 @@ def splits(root: Path) -> Tuple[str, ...]:
     return tuple(n for n in _ORDER if n in names) + tuple(sorted(names - set(_ORDER)))
 
 
-def open_dataset(root: Path, *, split: str, max_bad: float = 0.01, check_files: bool = True) -> Dataset:
+def open_dataset(
+    root: Path, *, split: str, max_bad: float = 0.01, check_files: bool = True, masks: bool = False
+) -> Dataset:
     """Read one split of a data set folder.
 
     Args:
         split: as "train", "val" (or "valid"), "test", or as the files spell it ("train2017").
         max_bad: largest share, in [0, 1], of skipped boxes and of skipped images.
         check_files: also open each picture's header: the file's size wins over the JSON's, broken files are skipped.
+        masks: keep the masks too; an object without a usable one is skipped and counted.
 
     Raises:
         DataError: no such folder or split, two files for the split, or read_coco's reasons.
@@ -69,6 +72,7 @@ def open_dataset(root: Path, *, split: str, max_bad: float = 0.01, check_files: 
         split=split,
         max_bad=max_bad,
         check_files=check_files,
+        masks=masks,
     )
 
 

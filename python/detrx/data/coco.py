@@ -19,6 +19,7 @@ from detrx.data.annotations import Boxes, Picture, is_id, read_annotations, refu
 from detrx.data.document import load_document
 from detrx.data.files import FileFinder, check_name
 from detrx.data.report import ReadReport, Tally
+from detrx.data.segmentation import Segmentation
 
 MANY_BOXES = 300
 """More objects in one image than the queries of a usual model: said at load."""
@@ -42,6 +43,8 @@ class ImageRecord:
     """(N,) True: a region of many objects; not trained on, ignored in evaluation."""
     areas: NDArray[np.float32]
     """(N,) pixels, of the mask where the file gives one, else of the box."""
+    masks: Optional[Tuple[Segmentation, ...]] = None
+    """N polygons or run lengths, drawn by segmentation.make_mask; None where they were not asked for."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ def read_coco(
     split: str = "",
     max_bad: float = 0.01,
     check_files: bool = True,
+    masks: bool = False,
 ) -> Dataset:
     """Read one COCO file.
 
@@ -82,6 +86,7 @@ def read_coco(
         image_root: file names are relative to it and may not leave it; None: pictures are not looked for.
         max_bad: largest share, in [0, 1], of skipped boxes and of skipped images.
         check_files: also open each picture's header: the file's size wins over the JSON's, broken files are skipped.
+        masks: keep the masks too; an object without a usable one is skipped and counted.
 
     Raises:
         DataError: the file or more than max_bad of its entries cannot be used.
@@ -95,6 +100,7 @@ def read_coco(
         split=split,
         max_bad=max_bad,
         check_files=check_files,
+        masks=masks,
     )
 
 
@@ -106,6 +112,7 @@ def build_dataset(
     split: str,
     max_bad: float,
     check_files: bool = True,
+    masks: bool = False,
 ) -> Dataset:
     """read_coco for a document that is parsed already."""
     tally, where = Tally(), str(annotation_file)
@@ -115,7 +122,8 @@ def build_dataset(
     names, ids = _categories(categories, annotations, where, tally)
     pictures, known = _images(images, where, image_root, check_files, tally)
     _limit(tally.bad("image: "), len(images), max_bad, "images", where, tally)
-    boxes = read_annotations(annotations, pictures, known, {c: i for i, c in enumerate(ids)}, where, tally)
+    labels = {c: i for i, c in enumerate(ids)}
+    boxes = read_annotations(annotations, pictures, known, labels, where, tally, masks=masks)
     _limit(tally.bad("box: "), len(annotations), max_bad, "boxes", where, tally)
     if not boxes.image:
         raise refuse(
@@ -269,6 +277,7 @@ def _records(pictures: List[Picture], boxes: Boxes, tally: Tally) -> Tuple[Image
     labels = np.array(boxes.label, np.int64)[order]
     crowd = np.array(boxes.crowd, np.bool_)[order]
     areas = np.array(boxes.area, np.float32)[order]
+    masks = None if boxes.mask is None else tuple(boxes.mask[i] for i in order.tolist())
     ends = np.searchsorted(owner[order], np.arange(len(pictures) + 1))
     records = []
     for at, p in enumerate(pictures):
@@ -277,9 +286,9 @@ def _records(pictures: List[Picture], boxes: Boxes, tally: Tally) -> Tuple[Image
             tally.warn(
                 f"images hold more than {MANY_BOXES} boxes, more than most models have queries", str(p.path)
             )
-        records.append(
-            ImageRecord(p.id, p.path, p.width, p.height, corners[cut], labels[cut], crowd[cut], areas[cut])
-        )
+        own = None if masks is None else masks[cut]
+        columns = corners[cut], labels[cut], crowd[cut], areas[cut]
+        records.append(ImageRecord(p.id, p.path, p.width, p.height, *columns, own))
     return tuple(records)
 
 

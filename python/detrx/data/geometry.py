@@ -28,6 +28,13 @@ def then(first: Matrix, second: Matrix) -> Matrix:
     return out
 
 
+def centred(matrix: Matrix) -> Matrix:
+    """The same map as OpenCV counts: the middle of pixel i at i, not at i + 0.5."""
+    out: Matrix = matrix.copy()
+    out[:, 2] += 0.5 * matrix[:, :2].sum(1) - 0.5
+    return out
+
+
 def hflip(width: float) -> Matrix:
     return np.array([[-1.0, 0.0, width], [0.0, 1.0, 0.0]])
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from detrx.data.augment import AugmentConfig
 from detrx.data.coco import Dataset, ImageRecord
+from detrx.data.segmentation import Segmentation, make_mask
 from detrx.data.transforms import ExtraTransform, Prepared, TrainTransform, to_sample
 from detrx.errors import ConfigError, DataError
 from detrx.images import opencv, read_image
@@ -159,7 +161,7 @@ class SampleCache:
         except DataError as error:
             self._note(at, error)
             return None
-        size = sample.image.numel()
+        size = sample.image.numel() + (0 if sample.masks is None else sample.masks.numel())
         with self._lock:
             if size <= self._room and at not in self._kept:
                 self._room -= size
@@ -192,6 +194,9 @@ def read_sample(record: ImageRecord, *, canvas: tuple[int, int] | None = None) -
     boxes = record.boxes[keep].clip(0, np.array([width, height, width, height], np.float32))
     large = (boxes[:, 2:] > boxes[:, :2]).all(1)
     boxes, labels = boxes[large], record.labels[keep][large]
+    masks = None
+    if record.masks is not None:
+        masks = [record.masks[i] for i in np.flatnonzero(keep)[large]]
     if canvas is not None:
         fit = 2 * min(canvas[0] / height, canvas[1] / width)
         if fit < 2 / 3:
@@ -200,7 +205,22 @@ def read_sample(record: ImageRecord, *, canvas: tuple[int, int] | None = None) -
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
             down, across = size[1] / height, size[0] / width
             boxes = boxes * np.array([across, down, across, down], np.float32)
-    return to_sample(image, boxes, labels)
+    drawn = None if masks is None else _draw_masks(masks, (height, width), image.shape[:2])
+    return to_sample(image, boxes, labels, drawn)
+
+
+def _draw_masks(
+    masks: list[Segmentation], size: tuple[int, int], wanted: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """(N, H, W) at the size wanted: one after the other, so that only one is ever there at full size."""
+    out = np.empty((len(masks), *wanted), bool)
+    for place, mask in zip(out, masks):
+        full = make_mask(mask, size=size)
+        if size != wanted:
+            flat = np.ascontiguousarray(full).view(np.uint8) * np.uint8(255)
+            full = opencv().resize(flat, wanted[::-1], interpolation=opencv().INTER_AREA) > 127
+        place[...] = full
+    return out
 
 
 def collate(prepared: list[Prepared]) -> Batch:
@@ -212,7 +232,13 @@ def collate(prepared: list[Prepared]) -> Batch:
     for at, p in enumerate(prepared):
         boxes[at, : len(p.labels)] = p.boxes
         labels[at, : len(p.labels)] = p.labels
-    return Batch(torch.stack([p.pixels for p in prepared]), Targets(boxes, labels, counts))
+    pixels = torch.stack([p.pixels for p in prepared])
+    masks = None
+    if all(p.masks is not None for p in prepared):
+        masks = torch.zeros(len(prepared), most, *pixels.shape[2:], dtype=torch.bool)
+        for at, p in enumerate(prepared):
+            masks[at, : len(p.labels)] = cast(torch.Tensor, p.masks)
+    return Batch(pixels, Targets(boxes, labels, counts, masks))
 
 
 def default_workers() -> int:

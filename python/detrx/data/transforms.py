@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from detrx.data import geometry
 from detrx.data.augment import AugmentConfig
+from detrx.data.patches import Patch, paint, tighten, warp_masks
 from detrx.errors import ConfigError
 from detrx.images import opencv
 from detrx.preprocess import MEAN, PAD_VALUE, STD, letterbox_image
@@ -28,9 +29,9 @@ Pixels = NDArray[np.uint8]
 ExtraTransform = Callable[[Any, "dict[str, Any]"], Any]
 """A transform of torchvision.transforms.v2, or a Compose of them, which runs after the warp, mosaic and colours.
 
-It gets a uint8 Image of the canvas and {"boxes": BoundingBoxes, "labels": Tensor}, and answers with both, the picture
-of the same type and size; boxes that it empties are dropped. It draws from torch's global generator, so that a run
-with one is the same again only without worker threads.
+It gets a uint8 Image of the canvas and {"boxes": BoundingBoxes, "labels": Tensor} (and "masks": Mask of (N, h, w) bool
+where masks are learnt), and answers with both, the picture of the same type and size; boxes that it empties are
+dropped. It draws from torch's global generator, so that a run with one is the same again only without worker threads.
 """
 _LUMA = np.array([0.299, 0.587, 0.114])
 _TO_YIQ = np.array([_LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
@@ -46,11 +47,13 @@ class Prepared:
     """(N, 4) float32 centres cx, cy, w, h in [0, 1] of the canvas."""
     labels: Tensor
     """(N,) int64."""
+    masks: Tensor | None = None
+    """(N, h, w) bool, where the sample has masks."""
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """Pixels and boxes between two steps."""
+    """Pixels, boxes and masks between two steps."""
 
     image: Pixels
     """(h, w, 3) RGB."""
@@ -58,6 +61,14 @@ class Canvas:
     """(N, 4) corners in pixels."""
     labels: NDArray[np.int64]
     """(N,)"""
+    patches: list[Patch] | None = None
+    """N masks, where the sample has masks."""
+
+    def __getitem__(self, keep: NDArray[Any]) -> Canvas:
+        """With the objects at an index array or boolean mask."""
+        at = np.arange(len(self.labels))[keep]
+        patches = None if self.patches is None else [self.patches[i] for i in at]
+        return Canvas(self.image, self.boxes[keep], self.labels[keep], patches)
 
 
 class TrainTransform:
@@ -108,7 +119,7 @@ class TrainTransform:
             if strong and mixup < config.mixup:
                 found = _mix(found, self._single(companion(_draw(rng)), rng), rng.uniform(0.4, 0.6))
             if colour < config.colour:
-                found = Canvas(recolour(found.image, draw_colour(config, rng)), found.boxes, found.labels)
+                found = replace(found, image=recolour(found.image, draw_colour(config, rng)))
         if self.extra is not None:
             found = _with_torchvision(found, self.extra)
         return self._finish(found)
@@ -125,31 +136,34 @@ class TrainTransform:
         image, box = letterbox_image(_rows(sample), canvas=self.canvas)
         height, width = self.canvas
         corners = box.apply(sample.boxes.numpy()) * np.array([width, height, width, height], np.float32)
-        return Canvas(image, corners, sample.labels.numpy())
+        found = Canvas(image, corners, sample.labels.numpy())
+        if sample.masks is None:
+            return found
+        matrix = geometry.place(box.scale, box.pad)
+        return self._masked(found, sample, matrix, np.ones(len(corners), bool), moved=corners)
 
     def _single(self, sample: Sample, rng: np.random.Generator) -> Canvas:
-        out = np.full((*self.canvas, 3), PAD_VALUE, np.uint8)
-        boxes, labels = self._lay(sample, out, rng, scale=None)
-        return Canvas(out, boxes, labels)
+        return self._lay(sample, np.full((*self.canvas, 3), PAD_VALUE, np.uint8), rng, scale=None)
 
     def _mosaic(self, samples: list[Sample], rng: np.random.Generator) -> Canvas:
         """Four pictures, one in each quarter around a drawn middle."""
         height, width = self.canvas
         out = np.full((height, width, 3), PAD_VALUE, np.uint8)
         y, x = round(height * rng.uniform(0.3, 0.7)), round(width * rng.uniform(0.3, 0.7))
-        all_boxes, all_labels = [], []
+        quarters = []
         for at, sample in zip(rng.permutation(4), samples):
             top, left = (0, y)[at // 2], (0, x)[at % 2]
             view = out[top : (y, height)[at // 2], left : (x, width)[at % 2]]
-            boxes, labels = self._lay(sample, view, rng, scale=self.augment.mosaic_scale)
-            all_boxes.append(boxes + np.array([left, top, left, top], np.float32))
-            all_labels.append(labels)
-        return Canvas(out, np.concatenate(all_boxes), np.concatenate(all_labels))
+            found = self._lay(sample, view, rng, scale=self.augment.mosaic_scale)
+            patches = None if found.patches is None else [p.moved(top, left) for p in found.patches]
+            boxes = found.boxes + np.array([left, top, left, top], np.float32)
+            quarters.append(replace(found, boxes=boxes, patches=patches))
+        return _together(out, quarters)
 
     def _lay(
         self, sample: Sample, view: Pixels, rng: np.random.Generator, *, scale: tuple[float, float] | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Warp a sample into a view of the canvas; its boxes there."""
+    ) -> Canvas:
+        """Warp a sample into a view of the canvas."""
         image, boxes = _rows(sample), sample.boxes.numpy()
         target = (view.shape[0], view.shape[1])
         if scale is not None:  # sizes are against the whole canvas, not against the quarter
@@ -160,26 +174,36 @@ class TrainTransform:
         matrix = geometry.draw_map(size, boxes, canvas=target, scale=scale, config=self.augment, rng=rng)
         warp(image, matrix, view)
         config = self.augment
-        moved, keep = geometry.on_canvas(
-            geometry.move_boxes(boxes, matrix),
-            target,
-            min_visible=config.min_visible,
-            min_side=config.min_side,
+        moved = geometry.move_boxes(boxes, matrix)
+        clipped, keep = geometry.on_canvas(
+            moved, target, min_visible=config.min_visible, min_side=config.min_side
         )
-        return moved[keep], sample.labels.numpy()[keep]
+        found = Canvas(view, clipped[keep], sample.labels.numpy()[keep])
+        return found if sample.masks is None else self._masked(found, sample, matrix, keep, moved=moved[keep])
+
+    def _masked(
+        self, found: Canvas, sample: Sample, matrix: geometry.Matrix, keep: NDArray[np.bool_], *, moved: Any
+    ) -> Canvas:
+        """The kept objects with their masks; those of which none is left to see go."""
+        masks, boxes = cast(Tensor, sample.masks).numpy()[keep], sample.boxes.numpy()[keep]
+        size = (found.image.shape[0], found.image.shape[1])
+        patches = warp_masks(masks, boxes, matrix, placed=found.boxes, canvas=size)
+        cut = (found.boxes != moved).any(1)
+        tight, left = tighten(found.boxes, patches, cut, min_side=self.augment.min_side)
+        return replace(found, boxes=tight, patches=patches)[left]
 
     def _finish(self, found: Canvas) -> Prepared:
         height, width = self.canvas
-        corners, labels = found.boxes, found.labels
-        if len(labels) > self.augment.max_boxes:
-            sizes = (corners[:, 2:] - corners[:, :2]).prod(1)
-            keep = np.sort(np.argsort(-sizes, kind="stable")[: self.augment.max_boxes])
-            corners, labels = corners[keep], labels[keep]
-        unit = (corners / np.array([width, height, width, height], np.float32)).clip(0, 1)
+        if len(found.labels) > self.augment.max_boxes:
+            sizes = (found.boxes[:, 2:] - found.boxes[:, :2]).prod(1)
+            found = found[np.sort(np.argsort(-sizes, kind="stable")[: self.augment.max_boxes])]
+        unit = (found.boxes / np.array([width, height, width, height], np.float32)).clip(0, 1)
         centres = np.concatenate(((unit[:, :2] + unit[:, 2:]) / 2, unit[:, 2:] - unit[:, :2]), 1)
-        pixels = normalise(found.image, mean=self.mean, std=self.std)
         return Prepared(
-            pixels, torch.from_numpy(centres), torch.from_numpy(labels.astype(np.int64, copy=False))
+            normalise(found.image, mean=self.mean, std=self.std),
+            torch.from_numpy(centres),
+            torch.from_numpy(found.labels.astype(np.int64, copy=False)),
+            None if found.patches is None else torch.from_numpy(paint(found.patches, self.canvas)),
         )
 
 
@@ -192,8 +216,7 @@ def warp(image: Pixels, matrix: geometry.Matrix, out: Pixels) -> None:
         out: (h, w, 3), may be a view of a larger canvas.
     """
     cv2 = opencv()
-    centred = matrix.copy()  # OpenCV puts the middle of pixel i at i, not at i + 0.5
-    centred[:, 2] += 0.5 * matrix[:, :2].sum(1) - 0.5
+    centred = geometry.centred(matrix)
     size = (out.shape[1], out.shape[0])
     grey = (PAD_VALUE,) * 3
     out[...] = cv2.warpAffine(
@@ -235,9 +258,16 @@ def normalise(image: Pixels, *, mean: Sequence[float], std: Sequence[float]) -> 
     return torch.from_numpy(out)
 
 
-def to_sample(image: Pixels, boxes: NDArray[np.float32], labels: NDArray[np.int64]) -> Sample:
+def to_sample(
+    image: Pixels,
+    boxes: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    masks: NDArray[np.bool_] | None = None,
+) -> Sample:
     """A Sample that shares the (H, W, 3) image's memory."""
-    return Sample(torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(boxes), torch.from_numpy(labels))
+    drawn = None if masks is None else torch.from_numpy(masks)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)
+    return Sample(pixels, torch.from_numpy(boxes), torch.from_numpy(labels), drawn)
 
 
 def _rows(sample: Sample) -> Pixels:
@@ -252,7 +282,18 @@ def _draw(rng: np.random.Generator) -> int:
 def _mix(a: Canvas, b: Canvas, share: float) -> Canvas:
     """share of a, the rest of b, all boxes (arXiv 1710.09412, boxes as in 1902.04103)."""
     image = opencv().addWeighted(a.image, share, b.image, 1 - share, 0)
-    return Canvas(image, np.concatenate((a.boxes, b.boxes)), np.concatenate((a.labels, b.labels)))
+    return _together(image, (a, b))
+
+
+def _together(image: Pixels, parts: Sequence[Canvas]) -> Canvas:
+    """The objects of all parts, whose boxes and masks are of the image already."""
+    patches = [part.patches for part in parts if part.patches is not None]
+    return Canvas(
+        image,
+        np.concatenate([part.boxes for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        [patch for some in patches for patch in some] if len(patches) == len(parts) else None,
+    )
 
 
 def _with_torchvision(found: Canvas, extra: ExtraTransform) -> Canvas:
@@ -267,10 +308,14 @@ def _with_torchvision(found: Canvas, extra: ExtraTransform) -> Canvas:
     size = (found.image.shape[0], found.image.shape[1])
     corners = tv_tensors.BoundingBoxes(found.boxes, format="XYXY", canvas_size=size)
     truth = {"boxes": corners, "labels": torch.from_numpy(found.labels)}
+    if found.patches is not None:
+        truth["masks"] = tv_tensors.Mask(torch.from_numpy(paint(found.patches, size)))
     image = tv_tensors.Image(torch.from_numpy(found.image).permute(2, 0, 1))
     moved, truth = v2.SanitizeBoundingBoxes()(*_answer(extra, image, truth))
     pixels = np.ascontiguousarray(moved.permute(1, 2, 0).numpy())
-    return Canvas(pixels, truth["boxes"].numpy(), truth["labels"].numpy())
+    masks = truth["masks"].numpy() if found.patches is not None else None
+    patches = None if masks is None else [Patch(mask, 0, 0) for mask in masks]
+    return Canvas(pixels, truth["boxes"].numpy(), truth["labels"].numpy(), patches)
 
 
 def _answer(extra: ExtraTransform, image: Tensor, truth: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
