@@ -76,7 +76,7 @@ def draw_scores(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Leaves the report of the last evaluation undrawn, which takes longer than a tiny run; gives the drawing back."""
     from detrx.train.curves import draw_scores
 
-    monkeypatch.setattr("detrx.train.run.draw_scores", lambda *_, **__: None)
+    monkeypatch.setattr("detrx.train.course.draw_scores", lambda *_, **__: None)
     return draw_scores
 
 

@@ -84,12 +84,12 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(
         trainer = make_trainer(dataclasses.replace(quick, batch=4, accumulate=accumulate))
         weight = trainer.model.backbone.net.conv_stem.weight
 
-        def losses(part: Batch, weight: torch.Tensor = weight) -> Losses:
+        def losses(part: Batch, _: Any, weight: torch.Tensor = weight) -> Losses:
             total = (weight.sum() * part.targets.boxes.sum()) / part.targets.counts.sum().clamp(min=1)
             return Losses(total, {"l1": total.detach()})
 
         monkeypatch.setattr(trainer, "_losses", losses)
-        terms = trainer._backward(batch)
+        terms = trainer._backward(batch, batch.targets.counts)
         gradients.append((weight.grad, terms["l1"]))
     expected = batch.targets.boxes.sum() / 6
     for gradient, term in gradients:
@@ -116,10 +116,11 @@ def test_repeated_targets_lie_ahead_of_the_padding() -> None:
 
 def test_targets_are_never_repeated_beyond_the_queries(quick: TrainConfig) -> None:
     trainer = make_trainer(dataclasses.replace(quick, repeat=50))
-    found = trainer._ready(make_batch((3, 1)), 0.1).targets
+    batch = make_batch((3, 1))
+    found = trainer._ready(batch, batch.targets.counts, 0.1).targets
     assert int(found.counts.max()) <= trainer.queries
     assert int(found.counts.max()) == 3 * (trainer.queries // 3)
-    assert int(trainer._ready(make_batch((3, 1)), 0.9).targets.counts.max()) == 3
+    assert int(trainer._ready(batch, batch.targets.counts, 0.9).targets.counts.max()) == 3
 
 
 def test_a_spoilt_picture_costs_one_step(quick: TrainConfig) -> None:
@@ -180,14 +181,14 @@ def test_bad_costs_that_nobody_waited_for_cost_one_step(
     losses = trainer._losses
     monkeypatch.setattr(trainer, "device", torch.device("meta"))  # not the CPU, as far as waiting goes
 
-    def spoilt(part: Batch) -> Losses:
+    def spoilt(part: Batch, piece: Any) -> Losses:
         monkeypatch.setattr(trainer, "device", torch.device("cpu"))
-        found = losses(part)
+        found = losses(part, piece)
         monkeypatch.setattr(trainer, "device", torch.device("meta"))
         return dataclasses.replace(found, costs=Costs(torch.tensor([0, 3], dtype=torch.int32), 2, ["first"]))
 
     monkeypatch.setattr(trainer, "_losses", spoilt)
-    monkeypatch.setattr(trainer, "_ready", lambda batch, _: batch)
+    monkeypatch.setattr(trainer, "_ready", lambda batch, *_: batch)
     done = [trainer.step(make_batch(), 0.3) for _ in range(2)]
     assert [bool(one.kept) for one in done] == [False, False]
     assert same_state(before, state_of(trainer))
@@ -238,10 +239,10 @@ def test_out_of_memory_halves_the_parts(quick: TrainConfig, monkeypatch: pytest.
     trainer = make_trainer(dataclasses.replace(quick, batch=4))
     losses = trainer._losses
 
-    def small_only(part: Batch) -> Any:
+    def small_only(part: Batch, piece: Any) -> Any:
         if len(part.pixels) > 1:
             raise torch.OutOfMemoryError("full")
-        return losses(part)
+        return losses(part, piece)
 
     monkeypatch.setattr(trainer, "_losses", small_only)
     with pytest.warns(UserWarning, match="cut into"):
@@ -255,7 +256,7 @@ def test_out_of_memory_for_one_picture_is_an_error(
 ) -> None:
     trainer = make_trainer(quick)
 
-    def never(part: Batch) -> Any:
+    def never(*_: Any) -> Any:
         raise torch.OutOfMemoryError("full")
 
     monkeypatch.setattr(trainer, "_losses", never)

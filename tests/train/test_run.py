@@ -45,7 +45,7 @@ def test_a_run_leaves_everything_behind(quick: TrainConfig, capfd: pytest.Captur
 def test_a_run_shows_its_last_evaluation(
     quick: TrainConfig, monkeypatch: pytest.MonkeyPatch, draw_scores: Callable[..., Any]
 ) -> None:
-    monkeypatch.setattr("detrx.train.run.draw_scores", draw_scores)
+    monkeypatch.setattr("detrx.train.course.draw_scores", draw_scores)
     result = train(quick, quiet=True)
     assert result.page == result.folder / "val" / "index.html"
     drawn = {path.name for path in result.page.parent.iterdir()}
@@ -196,10 +196,10 @@ def test_bad_steps_go_back_to_good_weights_then_end(
     backward = Trainer._backward
     steps = 0
 
-    def spoilt(self: Trainer, batch: Any) -> Any:
+    def spoilt(self: Trainer, *batch: Any) -> Any:
         nonlocal steps
         steps += 1
-        return backward(self, batch) if steps <= 2 else None
+        return backward(self, *batch) if steps <= 2 else None
 
     monkeypatch.setattr(Trainer, "_backward", spoilt)
     with pytest.raises(TrainingError, match="20 steps skipped"):
@@ -213,7 +213,7 @@ def test_patience_ends_a_run(quick: TrainConfig, monkeypatch: pytest.MonkeyPatch
 
     flat = Metrics(*([0.25] * 12))
     monkeypatch.setattr(Fit, "_evaluate", lambda self: flat, raising=False)
-    monkeypatch.setattr("detrx.train.run.evaluate_backend", lambda *_: (flat, []))
+    monkeypatch.setattr("detrx.train.course.evaluate_backend", lambda *_: (flat, []))
     result = train(dataclasses.replace(quick, epochs=50, eval_every=1, patience=2), quiet=True)
     assert result.steps == 6
     assert result.best_map == 0.25

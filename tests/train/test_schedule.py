@@ -69,8 +69,14 @@ def test_a_clock_of_seconds_goes_on_where_it_stopped(monkeypatch: pytest.MonkeyP
     clock = Clock(steps=None, budget=60.0, before=15.0)
     assert clock.progress == 0.25
     now = 115.0
+    assert clock.seconds == 30
+    assert clock.progress == 0.25
+    clock.tick()
     assert clock.progress == 0.5
     assert clock.left == 30
+    clock.tick(45.0)  # as the first process says
+    assert clock.progress == 0.75
     now = 1000.0
+    clock.tick()
     assert clock.progress == 1
     assert clock.left == 0

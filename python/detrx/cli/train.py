@@ -17,7 +17,7 @@ from detrx.train.config_file import config_from, differences, plain, read_config
 from detrx.train.folder import CONFIG
 
 if TYPE_CHECKING:
-    from detrx.train.run import RunResult
+    from detrx.train.course import RunResult
 
 
 def run(args: Sequence[str]) -> int:
@@ -27,10 +27,12 @@ def run(args: Sequence[str]) -> int:
         DetrxError: whatever stops the run.
     """
     config = parse(args)
+    from detrx.train.distributed import is_first
     from detrx.train.run import train
 
     result = train(config)
-    show(result, config)
+    if is_first():
+        show(result, config)
     return 0
 
 

@@ -47,6 +47,7 @@ class TrainLoader:
         cache_mb: int = 512,
         max_bad: float = 0.01,
         extra: ExtraTransform | None = None,
+        share: range | None = None,
     ) -> None:
         """
         Args:
@@ -56,6 +57,7 @@ class TrainLoader:
             cache_mb: keep decoded pictures up to so many MB.
             max_bad: largest share, in [0, 1], of pictures that turn out broken when they are decoded.
             extra: run on each prepared canvas and its boxes, as TrainTransform says.
+            share: which places of each batch to prepare, where several processes share it; None: all.
 
         Raises:
             ConfigError: batch is not positive.
@@ -71,6 +73,7 @@ class TrainLoader:
             )
         self.dataset = dataset
         self.batch = batch
+        self.share = range(batch) if share is None else share
         self.seed = seed
         self.workers = workers
         self.transform = TrainTransform(canvas, augment or AugmentConfig(), mean=mean, std=std, extra=extra)
@@ -97,7 +100,7 @@ class TrainLoader:
         """
         order = np.random.default_rng((self.seed, number)).permutation(len(self.dataset))
         is_strong = strong if callable(strong) else lambda _, always=strong: always
-        places = ((at, range(at * self.batch, (at + 1) * self.batch)) for at in range(start, len(self)))
+        places = ((at, [at * self.batch + place for place in self.share]) for at in range(start, len(self)))
         if not self.workers:
             for at, chosen in places:
                 mixed = is_strong(at)

@@ -94,16 +94,28 @@ def evaluate_backend(
     Raises:
         DataError: an image cannot be read, or the classes differ.
     """
-    check_classes(backend.info, dataset)
     if limit is not None:
         dataset = dataclasses.replace(dataset, images=dataset.images[:limit])
+    predictions = predict_dataset(backend, dataset, batch=batch, progress=progress)
+    return score(dataset, predictions), predictions
+
+
+def predict_dataset(
+    backend: Backend, dataset: Dataset, *, batch: int = 1, progress: Optional[Progress] = None
+) -> List[Prediction]:
+    """Run a loaded model over a data set, as ``evaluate_backend`` does before it scores.
+
+    Raises:
+        DataError: an image cannot be read, or the classes differ.
+    """
+    check_classes(backend.info, dataset)
     predictions: List[Prediction] = []
     size = backend.batch or batch
     for start in range(0, len(dataset.images), size):
         predictions += _predict(backend, dataset.images[start : start + size], size)
         if progress is not None:
             progress(len(predictions), len(dataset.images))
-    return score(dataset, predictions), predictions
+    return predictions
 
 
 def check_classes(info: ModelInfo, dataset: Dataset) -> None:

@@ -9,7 +9,18 @@ from detrx.errors import ConfigError
 from detrx.losses.config import LossConfig
 from detrx.losses.distillation import distillation_loss
 from detrx.losses.kernels import KERNELS
-from detrx.losses.stages import Losses, Stages, Sums, add_up, match_stages, number_of_boxes, stack
+from detrx.losses.stages import (
+    Losses,
+    Sizes,
+    Stages,
+    Sums,
+    Total,
+    add_up,
+    alone,
+    match_stages,
+    measure,
+    stack,
+)
 from detrx.ops.owners import agree
 from detrx.tensors import DenoiseQueries, Outputs, Targets
 
@@ -23,8 +34,13 @@ class Criterion(nn.Module):
     of the matches of all layers. A target that no query is left for counts in the normaliser all the same.
     """
 
-    def __init__(self, config: LossConfig, classes: int) -> None:
+    def __init__(self, config: LossConfig, classes: int, *, total: Total = alone) -> None:
+        """
+        Args:
+            total: adds up over all processes that share a batch: losses are divided by what all of it holds.
+        """
         super().__init__()
+        self.total = total
         self.config = config
         self.classes = classes
         self.kernels = KERNELS[config.kernels]
@@ -41,10 +57,14 @@ class Criterion(nn.Module):
         with torch.autocast(outputs.logits.device.type, enabled=False):
             stages = stack(outputs)
             own, costs = match_stages(stages, targets, weights=self.config.match, kernels=self.kernels)
-            parts = [(stages, self._learned(stages, targets, own))]
+            joint = agree(own) if self.config.union and stages.edges is not None else own
+            sizes = measure(targets, joint, costs, total=self.total)
+            parts = [(stages, self._sums(stages, targets, own, joint, sizes))]
             if denoise is not None and outputs.denoise is not None:
                 noised = stack(outputs.denoise, prefix="_denoise")
-                parts.append((noised, self._denoised(noised, targets, denoise)))
+                share = denoise.owners.shape[1] / own.shape[-1]
+                noise = sizes.repeated(denoise.groups, share=share)
+                parts.append((noised, self._sums(noised, targets, denoise.owners, denoise.owners, noise)))
             return add_up(parts, costs=costs)
 
     def _check(self, outputs: Outputs) -> None:
@@ -60,22 +80,10 @@ class Criterion(nn.Module):
                 f"got {outputs.distributions.shape[-1]}"
             )
 
-    def _learned(self, stages: Stages, targets: Targets, own: Tensor) -> Sums:
-        joint, boxes = own, number_of_boxes(targets)
-        shared = boxes
-        if self.config.union and stages.edges is not None:
-            joint = agree(own)
-            shared = (joint >= 0).sum().clamp(min=1).float()
-        return self._sums(stages, targets, own, joint, boxes, shared)
-
-    def _denoised(self, stages: Stages, targets: Targets, denoise: DenoiseQueries) -> Sums:
-        boxes = number_of_boxes(targets) * denoise.groups
-        return self._sums(stages, targets, denoise.owners, denoise.owners, boxes, boxes)
-
-    def _sums(
-        self, stages: Stages, targets: Targets, own: Tensor, joint: Tensor, boxes: Tensor, shared: Tensor
-    ) -> Sums:
+    def _sums(self, stages: Stages, targets: Targets, own: Tensor, joint: Tensor, sizes: Sizes) -> Sums:
         """Every kind of loss of every stage: class losses over own and boxes, the rest over joint and shared."""
+        boxes = sizes.normaliser
+        shared = boxes if joint is own else sizes.owned[0].clamp(min=1)
         config = self.config
         l1, giou, iou = self.kernels.box_loss(stages.boxes, targets.boxes, joint, normaliser=shared)
         quality = iou
@@ -95,11 +103,11 @@ class Criterion(nn.Module):
             config.label: label * config.class_weight,
             "l1": l1 * config.l1_weight,
             "giou": giou * config.giou_weight,
-            **self._distributions(stages, targets, joint, shared, iou),
+            **self._distributions(stages, targets, joint, shared, iou, sizes),
         }
 
     def _distributions(
-        self, stages: Stages, targets: Targets, joint: Tensor, shared: Tensor, iou: Tensor
+        self, stages: Stages, targets: Targets, joint: Tensor, shared: Tensor, iou: Tensor, sizes: Sizes
     ) -> Sums:
         config, edges, references = self.config, stages.edges, stages.references
         if edges is None or references is None:
@@ -125,6 +133,8 @@ class Criterion(nn.Module):
                 joint[:-1],
                 iou[: layers - 1],
                 temperature=config.temperature,
+                matched=sizes.owned[: layers - 1],
+                queries=sizes.queries,
             )
             found["ddf"] = ddf * config.ddf_weight
         return found

@@ -11,12 +11,15 @@ from detrx.errors import ConfigError
 from detrx.losses.kernels import KERNELS
 from detrx.losses.stages import (
     Losses,
+    Sizes,
     Stages,
     Sums,
+    Total,
     add_up,
+    alone,
     match_stages,
+    measure,
     named_terms,
-    number_of_boxes,
     stack,
 )
 from detrx.ops.match_weights import MatchWeights
@@ -38,6 +41,7 @@ class DetrCriterion(nn.Module):
         giou_weight: float = 2.0,
         match: MatchWeights = _WEIGHTS,
         kernels: Literal["native", "reference"] = "native",
+        total: Total = alone,
     ) -> None:
         """
         Args:
@@ -48,11 +52,12 @@ class DetrCriterion(nn.Module):
             giou_weight: of 1 - GIoU.
             match: what the matching cost is made of.
             kernels: what computes the losses; "reference" to look for a fault.
+            total: adds up over all processes that share a batch: losses are divided by what all of it holds.
         """
         super().__init__()
         self.classes, self.no_object, self.match = classes, no_object, match
         self.class_weight, self.l1_weight, self.giou_weight = class_weight, l1_weight, giou_weight
-        self.kernels = KERNELS[kernels]
+        self.kernels, self.total = KERNELS[kernels], total
 
     def forward(self, outputs: Outputs, targets: Targets) -> Losses:
         """Add up all losses of a batch: ``ce``, ``l1``, ``giou`` of the last layer, ``ce_aux0`` ... of the others.
@@ -72,22 +77,29 @@ class DetrCriterion(nn.Module):
         with torch.autocast(outputs.logits.device.type, enabled=False):
             stages = stack(outputs)
             own, costs = match_stages(stages, targets, weights=self.match, kernels=self.kernels)
-            losses = add_up([(stages, self._sums(stages, targets, own))], costs=costs)
-            losses.terms.update(named_terms("cardinality", _cardinality(stages, targets), stages))
+            sizes = measure(targets, own, costs, total=self.total)
+            losses = add_up([(stages, self._sums(stages, targets, own, sizes))], costs=costs)
+            off = _cardinality(stages, targets) * (own.shape[-1] / sizes.queries)
+            losses.terms.update(named_terms("cardinality", off, stages))
         return losses
 
-    def _sums(self, stages: Stages, targets: Targets, own: Tensor) -> Sums:
+    def _sums(self, stages: Stages, targets: Targets, own: Tensor, sizes: Sizes) -> Sums:
         ce = self.kernels.cross_entropy(stages.logits, targets.labels, own, no_object=self.no_object)
-        boxes = number_of_boxes(targets)
-        l1, giou, _ = self.kernels.box_loss(stages.boxes, targets.boxes, own, normaliser=boxes)
+        l1, giou, _ = self.kernels.box_loss(stages.boxes, targets.boxes, own, normaliser=sizes.normaliser)
+        here = self._weight((own >= 0).sum((-2, -1)), own[0].numel())
         return {
-            "ce": ce * self.class_weight,
+            # A mean over the queries at hand becomes their part of the mean over all.
+            "ce": ce * (here / self._weight(sizes.owned, sizes.queries)) * self.class_weight,
             "l1": l1 * self.l1_weight,
             "giou": giou * self.giou_weight,
         }
 
+    def _weight(self, owned: Tensor, queries: Tensor | int) -> Tensor:
+        """(L,) what the cross-entropy of each stage is divided by."""
+        return owned + (queries - owned) * self.no_object
+
 
 def _cardinality(stages: Stages, targets: Targets) -> Tensor:
-    """(L,) mean over the images of how far the number of queries that name an object is from the truth."""
+    """(L,) sum over the images of how far the number of queries that name an object is from the truth."""
     named = stages.logits.detach().argmax(-1) < stages.logits.shape[-1] - 1
-    return (named.sum(-1) - targets.counts).abs().float().mean(-1)
+    return (named.sum(-1) - targets.counts).abs().float().sum(-1)

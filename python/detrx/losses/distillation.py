@@ -17,6 +17,8 @@ def distillation_loss(
     iou: Tensor,
     *,
     temperature: float,
+    matched: Tensor | None = None,
+    queries: Tensor | None = None,
 ) -> Tensor:
     """Kullback-Leibler divergence of each student layer from the last one, matched queries and others apart.
 
@@ -30,13 +32,16 @@ def distillation_loss(
         owners: (A, B, Q) or (B, Q) integers, the target of each query, -1 for none.
         iou: (A, B, Q), the weight of a matched query.
         temperature: of both softmaxes.
+        matched: (A,) or (1,) how many of the B * Q queries own a target; None: as owners say. Others where the B images
+            are a share of a batch.
+        queries: () how many there are in all; None: B * Q.
 
     Returns:
         (A,)
     """
     owned = (owners >= 0).expand(students.shape[:3])
-    matched = owned.sum((1, 2), keepdim=True)
-    others = owned[0].numel() - matched
+    matched = owned.sum((1, 2), keepdim=True) if matched is None else matched[:, None, None]
+    others = (owned[0].numel() if queries is None else queries) - matched
     roots = matched.sqrt() + others.sqrt()
     weights = torch.where(owned, iou * matched.clamp(min=1).rsqrt(), confidence * others.clamp(min=1).rsqrt())
     total: Tensor = _Distillation.apply(

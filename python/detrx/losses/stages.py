@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from detrx.errors import TrainingError
 from detrx.losses.kernels import Kernels
 from detrx.ops.match import raise_bad
 from detrx.ops.match_weights import MatchWeights
@@ -92,22 +93,62 @@ class Costs:
 def match_stages(
     stages: Stages, targets: Targets, *, weights: MatchWeights, kernels: Kernels
 ) -> tuple[Tensor, Costs]:
-    """The target (L, B, Q) that each query owns in each stage, -1 for none.
-
-    Raises:
-        TrainingError: on the CPU, a cost is not finite.
-    """
+    """The target (L, B, Q) that each query owns in each stage, -1 for none; ``measure`` refuses bad costs."""
     _, images, queries, _ = stages.logits.shape
     match, bad = kernels.match(stages.logits.detach(), stages.boxes.detach(), targets, weights=weights)
-    costs = Costs(bad, images, stages.spoken)
-    if bad.device.type == "cpu":
+    return owners(match, images=images, queries=queries), Costs(bad, images, stages.spoken)
+
+
+ELSEWHERE = "[match] costs must be finite, but some are NaN or infinite in another process."
+Total = Callable[[Tensor], Tensor]
+"""Adds a tensor up over all processes that share a batch; alone, it gives it back."""
+
+
+def alone(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a batch holds, the shares of all processes together: float32 on the device."""
+
+    boxes: Tensor
+    """()"""
+    queries: Tensor
+    """() queries of all images, of one stage."""
+    owned: Tensor
+    """(L,) or (1,): how many of them own a target, in each stage or in all."""
+    groups: int = 1
+    """How often each box is there to be returned."""
+
+    @property
+    def normaliser(self) -> Tensor:
+        """() what losses of boxes are divided by."""
+        return self.boxes.clamp(min=1) * self.groups
+
+    def repeated(self, groups: int, *, share: float) -> Sizes:
+        """The same of denoising queries: ``share`` times as many, which return each box ``groups`` times."""
+        return Sizes(self.boxes, self.queries * share, (self.boxes * groups)[None], groups)
+
+
+def measure(targets: Targets, own: Tensor, costs: Costs, *, total: Total) -> Sizes:
+    """Count for the whole batch, in one message where it is shared.
+
+    Args:
+        own: (L, B, Q) or (B, Q) the target of each query, -1 for none.
+
+    Raises:
+        TrainingError: on the CPU, a cost is not finite, be it in another process.
+    """
+    owned = (own >= 0).sum((-2, -1)).reshape(-1)
+    queries = torch.full_like(owned[:1], own.shape[-2] * own.shape[-1])
+    found = torch.cat([targets.counts.sum()[None], queries, costs.bad.sum()[None], owned])
+    found = total(found.to(torch.float32))
+    if found.device.type == "cpu":
         costs.check()
-    return owners(match, images=images, queries=queries), costs
-
-
-def number_of_boxes(targets: Targets) -> Tensor:
-    """() float32 on the device, at least 1."""
-    return targets.counts.sum().clamp(min=1).float()
+        if total is not alone and found[2]:
+            raise TrainingError(ELSEWHERE)
+    return Sizes(found[0], found[1], found[3:])
 
 
 @dataclass(frozen=True)

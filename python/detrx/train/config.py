@@ -6,7 +6,7 @@ Free of torch, so that `detrx train --help` answers at once. tyro evaluates the 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Dict, Literal, Optional, Tuple
+from typing import Any, Dict, Literal, Optional, Tuple, Union
 
 from tyro.conf import Positional
 
@@ -33,8 +33,12 @@ class TrainConfig:
     """Passes over the training pictures. Neither epochs nor minutes: enough for about 3,000 steps."""
     minutes: Optional[float] = None
     """Length in minutes of wall clock, interim evaluations included; the whole schedule adapts to it."""
+    processes: Union[int, Literal["auto"]] = "auto"
+    """Processes on this machine that share each batch; auto: one for each GPU, or for each core of a CPU as long as
+    each has two pictures and memory, unless threads is given. torchrun starts them on several machines."""
     batch: Optional[int] = None
-    """Pictures to one optimiser step; None: 4 for fewer than 2,000 training pictures, else 16."""
+    """Pictures to one optimiser step, of all processes together; None: 4 for fewer than 2,000 training pictures, else
+    16."""
     accumulate: int = 1
     """Parts that a batch is cut into to save memory. Losses are means over the boxes of the whole batch; D-FINE's over
     matched queries, whose number is not known beforehand, nearly so."""
@@ -104,9 +108,9 @@ class TrainConfig:
     device: str = "auto"
     """"auto", "cpu", "cuda" or "cuda:N"."""
     threads: int = 0
-    """CPU threads of torch; 0 leaves torch's choice."""
+    """CPU threads of torch in each process; 0: the cores divided by the processes."""
     workers: Optional[int] = None
-    """Threads that prepare pictures; None: by the number of cores; 0: none of their own."""
+    """Threads of each process that prepare pictures; None: by the number of cores; 0: none of their own."""
     channels_last: bool = True
     """Lay pixels and kernels out with the channel last, which convolutions are quicker with."""
     compile: bool = False
@@ -130,7 +134,7 @@ class TrainConfig:
         for item in fields(self):
             value = getattr(self, item.name)
             check_type(item.name, value, _TYPES[item.name])
-            if value is not None and item.name in _RANGES:
+            if isinstance(value, (int, float)) and item.name in _RANGES:
                 check_range(item.name, value, _RANGES[item.name])
         _check_words(self)
         _check_together(self)
@@ -145,6 +149,7 @@ _TYPES: Dict[str, Any] = {
         ("epochs", "batch", "queries", "hidden", "decoder_layers", "workers", "freeze_stages"), (int, None)
     ),
     **dict.fromkeys(("minutes", "lr"), (float, None)),
+    "processes": (int, str),
     "canvas": Tuple[int, int],
     "levels": (Tuple[int, ...], None),
     **dict.fromkeys(("freeze_norm", "no_object"), (bool, None)),
@@ -160,6 +165,7 @@ _TYPES: Dict[str, Any] = {
 _RANGES: Dict[str, Tuple[float, float]] = {
     "epochs": (1, 1_000_000),
     "minutes": (0.01, 1_000_000),
+    "processes": (1, 65_536),
     "batch": (1, 65_536),
     "accumulate": (1, 65_536),
     "queries": (1, 10_000),
@@ -188,6 +194,8 @@ _RANGES: Dict[str, Tuple[float, float]] = {
 
 
 def _check_words(config: TrainConfig) -> None:
+    if isinstance(config.processes, str):
+        check_choice("processes", config.processes, ("auto",))
     check_choice("amp", config.amp, ("auto", "bf16", "fp16", "off"))
     if config.device not in ("auto", "cpu", "cuda") and not config.device.startswith("cuda:"):
         raise ConfigError(f"[config] device must be auto, cpu, cuda or cuda:N, found {config.device!r}")

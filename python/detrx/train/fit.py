@@ -54,6 +54,9 @@ class Fit:
         kept: Kept,
         report: Report,
     ) -> None:
+        self._team = trainer.team
+        self._asked: int | None = None
+        self._must_log = self._must_save = False
         self.trainer, self.loader, self.clock, self.position = trainer, loader, clock, position
         # A run that was made longer is no longer where its last evaluation was.
         position.evaluated = min(position.evaluated, clock.progress)
@@ -63,23 +66,43 @@ class Fit:
         self._saved = self._logged = time.monotonic()
         self._rate = 0.0
 
-    def run(self, stop: Stop) -> None:
-        """Train to the end, or until ``stop`` was asked; the state is saved either way.
+    def run(self, stop: Stop) -> int | None:
+        """Train to the end, or until ``stop`` was asked in any process; the state is saved either way.
+
+        Returns:
+            The signal that asked, or None at the end.
 
         Raises:
             CheckpointError: the state cannot be written.
             TrainingError: the numbers stay NaN or infinite.
         """
-        while not self._is_done() and stop.number is None:
+        self._listen(stop)
+        while not self._is_done() and self._asked is None:
             self._epoch(stop)
-            if stop.number is None and self._evaluation_is_due():
+            if self._asked is None and self._evaluation_is_due():
                 self._score()
+                self._listen(stop)
             self._save_if_due()
-        if stop.number is None and self.position.evaluated_step != self.clock.step:
+        if self._asked is None and self.position.evaluated_step != self.clock.step:
             self._score()
         if self._means.count:
             self._write_log()
         self._save()
+        return self._asked
+
+    def _listen(self, stop: Stop) -> None:
+        """Let time pass: the first process's clock counts, and a signal to any process."""
+        now = time.monotonic()
+        its = (
+            self.clock.seconds,
+            float(now - self._logged >= LOG_SECONDS),
+            float(now - self._saved >= self._kept.config.save_every),
+        )
+        number, seconds, must_log, must_save = self._team.most(
+            float(stop.number or 0), *(its if self._team.is_first else (0.0,) * len(its))
+        )
+        self.clock.tick(seconds)
+        self._asked, self._must_log, self._must_save = int(number) or None, bool(must_log), bool(must_save)
 
     # --- steps
 
@@ -89,7 +112,10 @@ class Fit:
         for batch in self._batches():
             self._step(batch)
             place.training_seconds += time.monotonic() - started
-            if stop.number is not None or self._is_over():
+            self._listen(stop)
+            if self._must_log:
+                self._write_log()
+            if self._asked is not None or self._is_over():
                 break
             if place.batch < len(self.loader):
                 self._save_if_due()
@@ -111,24 +137,23 @@ class Fit:
         place = self.position
         place.batch += 1
         self.clock.step += 1
-        place.pictures += len(batch.pixels)
+        place.pictures += self.loader.batch
         self._rate = done.rate
         if done.terms is not None:
             self._means.add(done.terms, kept=done.kept)
         if self.trainer.health.in_row >= BAD_IN_A_ROW:
             self._recover()
-        if time.monotonic() - self._logged >= LOG_SECONDS:
-            self._write_log()
 
     def _recover(self) -> None:
         best = self._folder.path / BEST
         weights = None
-        if best.is_file():
+        if self._team.is_first and best.is_file():
             weights = read_checkpoint(best).part("model.")
+        weights = self._team.tell(weights)
         self.trainer.recover(weights)
         origin = "the best" if weights else "the averaged"
         self._report.say(f"{BAD_IN_A_ROW} steps in a row were not finite: back to {origin} weights")
-        self._log.write("recovery", self._numbers())
+        self._write("recovery", self._numbers())
 
     # --- when
 
@@ -163,9 +188,11 @@ class Fit:
             place.best, place.best_epoch = metrics.ap, place.epoch
             self._save_best(place.metrics)
         self._report.evaluation(place.epoch, metrics, is_best=is_best)
-        self._log.write("evaluation", {**self._numbers(), "map": metrics.ap, **place.metrics})
+        self._write("evaluation", {**self._numbers(), "map": metrics.ap, **place.metrics})
 
     def _save_best(self, metrics: dict[str, Any]) -> None:
+        if not self._team.is_first:
+            return
         extra = {"epoch": self.position.epoch, "step": self.clock.step, "metrics": metrics}
         save_best(
             self._folder.file(BEST),
@@ -176,11 +203,13 @@ class Fit:
         )
 
     def _save_if_due(self) -> None:
-        if time.monotonic() - self._saved >= self._kept.config.save_every:
+        if self._must_save:
             self._save()
 
     def _save(self) -> None:
         self.trainer.read_health()
+        if not self._team.is_first:
+            return
         place = self.position
         place.step, place.seconds, place.log_rows = self.clock.step, self.clock.seconds, self._log.rows
         kept = self._kept
@@ -209,12 +238,16 @@ class Fit:
             "skipped": self.trainer.health.skipped,
         }
 
+    def _write(self, event: str, values: dict[str, Any]) -> None:
+        if self._team.is_first:
+            self._log.write(event, values)
+
     def _write_log(self) -> None:
         self.trainer.read_health()
         self._logged = time.monotonic()
         losses = self._means.take()
         numbers = self._numbers()
-        self._log.write("step", {**numbers, **losses})
+        self._write("step", {**numbers, **losses})
         self._report.step(
             Pace(
                 epoch=numbers["epoch"],

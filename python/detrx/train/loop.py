@@ -18,10 +18,12 @@ from detrx.errors import DeviceError, TrainingError
 from detrx.losses.config import LossConfig
 from detrx.losses.criterion import Criterion
 from detrx.losses.denoise import make_denoise
-from detrx.losses.stages import Costs, Losses
+from detrx.losses.stages import ELSEWHERE, Costs, Losses
 from detrx.tensors import Batch, DenoiseQueries, Outputs, Targets
 from detrx.train.config import TrainConfig
+from detrx.train.distributed import ALONE, Piece, Team
 from detrx.train.ema import Ema
+from detrx.train.gradients import Gradients, join, pad, statistics
 from detrx.train.optim import freeze, make_optimizer, set_rate, train_mode
 from detrx.train.schedule import ema_decay, rate
 
@@ -145,12 +147,16 @@ class Trainer:
         queries: int,
         device: torch.device,
         criterion: nn.Module | None = None,
+        team: Team = ALONE,
     ) -> None:
         """
         Args:
+            team: the processes that share each batch; the criterion must add up over them.
             criterion: what teaches the model, of Outputs and Targets; None: the rt family's.
         """
         self.config, self.device, self.classes, self.queries = config, device, classes, queries
+        if team.size > 1 and device.type == "cuda":  # on a CPU each sees its share: see statistics()
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.model = model.to(device)
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)
@@ -158,7 +164,8 @@ class Trainer:
         self.ema = Ema(self.model)
         self.optimizer = make_optimizer(self.model, config)
         self.loss = loss
-        self.criterion = Criterion(loss, classes) if criterion is None else criterion
+        self.team = team
+        self.criterion = Criterion(loss, classes, total=team.total) if criterion is None else criterion
         self.generator = torch.Generator().manual_seed(config.seed)
         self.amp = choose_amp(config.amp, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp is torch.float16)
@@ -166,10 +173,13 @@ class Trainer:
         self.health = Health()
         """Up to the last ``read_health``; on the CPU, up to the last step."""
         self._costs: list[Costs] = []
+        self.steps = 0
+        """Optimiser steps so far, those left out included."""
         self._unread: list[tuple[Tensor, list[Costs]]] = []
         self.reason: TrainingError | None = None
         """Why the last step was skipped whose matching costs were not finite."""
         self._halvings = 0
+        self._gradients = Gradients(self.optimizer)
         self._forward = torch.compile(self.model) if config.compile else self.model
         train_mode(self.model)
 
@@ -177,22 +187,26 @@ class Trainer:
         """Learn from one batch.
 
         Args:
-            batch: what one optimiser step sees, on any device.
+            batch: what one optimiser step sees, on any device; this process's share of it where there are more.
             progress: share of the run done before this step, in [0, 1].
 
         Raises:
             DeviceError: out of memory even with the batch cut into small parts.
         """
         config = self.config
+        self._reseed()
         height = set_rate(
             self.optimizer, rate(progress, warmup=config.warmup, flat=config.flat, final=config.final_lr)
         )
-        terms = self._backward_within_memory(self._ready(batch, progress))
+        counts = self.team.counts(batch.targets.counts, batch=config.batch or 0)
+        terms = self._backward_within_memory(self._ready(batch, counts, progress), counts)
         if terms is None:
+            join(self.team, [], statistics(self.model))
             self.ema.heal(self.model)
             self._count(kept=False)
             return Step(height, None)
-        kept = self._update()
+        terms, bad = self._join(terms)
+        kept = self._update(bad)
         self.ema.heal(self.model)
         self.ema.update(self.model, ema_decay(progress, decay=config.ema_decay, ramp=config.ema_ramp))
         self._unread.append((kept, self._costs))
@@ -200,6 +214,12 @@ class Trainer:
             self.read_health()
             return Step(height, terms if kept else None, kept)
         return Step(height, terms, kept)
+
+    def _reseed(self) -> None:
+        """Other chance for dropout in each process and step, which a resumed run finds again."""
+        self.steps += 1
+        if self.team.size > 1:
+            torch.manual_seed((self.config.seed * 1_000_003 + self.steps) * self.team.size + self.team.rank)
 
     def read_health(self) -> Health:
         """Wait for the device and count which of the steps since the last reading were left out, and why."""
@@ -227,28 +247,31 @@ class Trainer:
         if not self.scaler.is_enabled() or self.scaler.get_scale() < 1:
             self.health.in_row += 1
 
-    def _ready(self, batch: Batch, progress: float) -> Batch:
+    def _ready(self, batch: Batch, counts: Tensor, progress: float) -> Batch:
         layout = torch.channels_last if self.config.channels_last else torch.preserve_format
         pixels = _send(batch.pixels, self.device).contiguous(memory_format=layout)
         times = self.config.repeat if progress < self.config.repeat_until else 1
         if times > 1:
-            times = max(1, min(times, self.queries // max(int(batch.targets.counts.max()), 1)))
-        return Batch(pixels, repeat_targets(batch.targets, times))
+            times = max(1, min(times, self.queries // max(int(counts.max()), 1)))
+        targets = batch.targets if self.team.size == 1 else pad(batch.targets, int(counts.max()))
+        return Batch(pixels, repeat_targets(targets, times))
 
-    def _backward_within_memory(self, batch: Batch) -> dict[str, Tensor] | None:
+    def _backward_within_memory(self, batch: Batch, counts: Tensor) -> dict[str, Tensor] | None:
         while True:
             try:
-                return self._backward(batch)
+                return self._backward(batch, counts)
             except torch.OutOfMemoryError as error:
                 self._halve(batch, error)
 
     def _halve(self, batch: Batch, error: torch.OutOfMemoryError) -> None:
         """Cut batches into twice as many parts; the optimiser still sees the whole batch."""
         self.optimizer.zero_grad(set_to_none=True)
-        if self._halvings >= MOST_HALVINGS or self.accumulate >= len(batch.pixels):
+        alone = self.team.size == 1  # others, whose memory sufficed, would cut theirs otherwise
+        if not alone or self._halvings >= MOST_HALVINGS or self.accumulate >= len(batch.pixels):
             raise DeviceError(
                 f"[train] {self.device} is out of memory with {self.accumulate} parts of a batch of "
                 f"{len(batch.pixels)}; choose a smaller --batch or --canvas"
+                + ("" if alone else f", or --accumulate {self.accumulate * 2}")
             ) from error
         self._halvings += 1
         self.accumulate = min(self.accumulate * 2, len(batch.pixels))
@@ -258,25 +281,28 @@ class Trainer:
             f"[train] out of memory: batches are now cut into {self.accumulate} parts", stacklevel=3
         )
 
-    def _backward(self, batch: Batch) -> dict[str, Tensor] | None:
-        """Gradients of the whole batch; None where its matching costs are known to be not finite.
+    def _backward(self, batch: Batch, counts: Tensor) -> dict[str, Tensor] | None:
+        """Gradients of the batch at hand, as a share of the whole one; None where costs are known to be not finite.
 
         Each part's losses are means over its boxes; weighted by its share of them, their sum is the mean over all, so
         that cutting a batch changes nothing in RT-DETR's losses. It does in D-FINE's boxes and distributions: they
         are means over the queries of the union of all layers' matches, whose number is known only once a part has
         been matched, and DDF weighs by the roots of such numbers; there a part counts by its share of boxes, which is
         nearly its share of queries. Batch norms see one part at a time.
+
+        Where processes share the batch, the first part is the first parts of all of them, and so on.
         """
         self.optimizer.zero_grad(set_to_none=True)
         self._costs = []
-        everything = int(batch.targets.counts.sum().clamp(min=1))
+        everything = max(int(counts.sum()), 1)
         total: dict[str, Tensor] = {}
-        for part in parts(batch, self.accumulate):
-            share = int(part.targets.counts.sum().clamp(min=1)) / everything
+        pieces = self.team.pieces(counts, parts=self.accumulate)
+        for part, piece in zip(parts(batch, self.accumulate), pieces):
+            share = max(piece.objects, 1) / everything
             try:
-                losses = self._losses(part)
+                losses = self._losses(part, piece)
             except TrainingError as error:
-                self._note(error)
+                self._note(self._theirs(error))
                 return None
             self.scaler.scale(losses.total * share).backward()
             if losses.costs is not None:
@@ -285,13 +311,18 @@ class Trainer:
                 total[name] = total[name] + value * share if name in total else value * share
         return total
 
+    def _theirs(self, error: TrainingError) -> TrainingError:
+        """Costs that are not finite stop all processes at the same place; the reason names layer and image in one."""
+        reasons = [reason for reason in self.team.gather(str(error)) if reason != ELSEWHERE]
+        return TrainingError(reasons[0]) if reasons else error
+
     def _note(self, error: TrainingError) -> None:
         """Keep the reason, which names layer and image, for the error that ends the run; say the first one."""
         if self.reason is None:
             warnings.warn(f"[train] a step is skipped: {error}", stacklevel=2)
         self.reason = error
 
-    def _losses(self, part: Batch) -> Losses:
+    def _losses(self, part: Batch, piece: Piece) -> Losses:
         # Made where the targets are, next to the generator: on the GPU each draw would have to be sent by itself.
         denoise = make_denoise(
             part.targets,
@@ -299,6 +330,8 @@ class Trainer:
             queries=self.queries,
             config=self.loss,
             generator=self.generator,
+            first=piece.first,
+            whole=piece.whole,
         )
         targets = send(part.targets, self.device)
         denoise = None if denoise is None else send(denoise, self.device)
@@ -309,14 +342,21 @@ class Trainer:
         found: Losses = self.criterion(outputs, targets, *([] if denoise is None else [denoise]))
         return found
 
-    def _update(self) -> Tensor:
+    def _join(self, terms: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        """Gradients, losses and () the number of bad costs of the whole batch, in all processes."""
+        bad = torch.stack([costs.bad.sum() for costs in self._costs]).sum().float()
+        if self.team.size == 1:
+            return terms, bad
+        values = torch.stack([*terms.values(), bad])
+        join(self.team, [*self._gradients.dense(self.team), values], statistics(self.model))
+        return dict(zip(terms, values.unbind())), values[-1]
+
+    def _update(self, bad: Tensor) -> Tensor:
         """Clip and step; answer () bool whether the weights moved: not where a gradient or a cost is not finite."""
         self.scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip or float("inf"))
-        kept = norm.isfinite()
-        for costs in self._costs:
-            kept = kept & (costs.bad == 0).all()
+        kept = norm.isfinite() & (bad == 0)
         # The fused optimiser reads this on the device, and where it is 1 leaves weights and moments as they are. A
         # scaler's own step() would put what it knows in its place, which is less.
         self.optimizer.found_inf = (~kept).float()  # type: ignore[attr-defined]

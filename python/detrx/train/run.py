@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-from dataclasses import dataclass
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -15,60 +15,33 @@ import detrx
 from detrx.data.coco import Dataset
 from detrx.data.leaks import leaks
 from detrx.errors import CheckpointError, ConfigError
-from detrx.evaluation.coco import Metrics, Prediction
-from detrx.evaluation.run import ModelBackend, evaluate_backend
 from detrx.models.checkpoint import load_model
 from detrx.models.zoo import Model, ModelConfig, build, config_for
 from detrx.train.config import TrainConfig
 from detrx.train.config_file import differences, to_yaml
-from detrx.train.curves import draw_curves, draw_scores
-from detrx.train.defaults import OPEN, fill
-from detrx.train.fit import Fit, Kept
+from detrx.train.course import Plan, RunResult, agree, follow, make_trainer, take_part
+from detrx.train.defaults import OPEN, fill, settled
+from detrx.train.distributed import Team, is_first, joined, local_rank, world
 from detrx.train.folder import BEST, CONFIG, UNTAKEN, RunFolder, choose_folder
+from detrx.train.launch import check_shares, count_processes, team_of, threads_each
 from detrx.train.loop import Trainer
 from detrx.train.report import Report
-from detrx.train.schedule import Clock
 from detrx.train.setup import (
     Data,
     choose_device,
-    criterion_for,
     describe,
     epochs_for,
-    loss_for,
-    make_loader,
     make_model,
     model_config,
     open_data,
     seed_everything,
     tune_model,
 )
-from detrx.train.signals import Stop
 from detrx.train.state import Position, Saved, read_state, restore
 from detrx.types import ModelInfo
 
 if TYPE_CHECKING:
-    from detrx.data.loader import TrainLoader
     from detrx.data.transforms import ExtraTransform
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a finished run leaves behind."""
-
-    folder: Path
-    """Holds config.yaml, log.csv, log.jsonl, results.png, best and last weights."""
-    best: Path
-    """The best averaged weights."""
-    metrics: Metrics
-    """The last evaluation's; the best mAP of all is ``best_map``."""
-    best_map: float
-    steps: int
-    seconds: float
-    """Wall clock of all processes of the run, evaluations included."""
-    pictures_per_second: float
-    """Of training alone."""
-    page: Path | None = None
-    """Shows the last evaluation: curves, confusions, the worst pictures, which lie beside it as PNG."""
 
 
 def train(
@@ -87,6 +60,7 @@ def train(
     workers: int | None = None,
     seed: int | None = None,
     resume: str | Path | None = None,
+    processes: int | Literal["auto"] | None = None,
     extra_transform: ExtraTransform | None = None,
     quiet: bool = False,
 ) -> RunResult:
@@ -105,8 +79,8 @@ def train(
         DataError: the data set cannot be read.
         CheckpointError: weights cannot be read, do not fit, or cannot be written.
         TrainingError: losses stay NaN or infinite.
-        KeyboardInterrupt: Ctrl-C; the state was saved.
-        SystemExit: the system asked the process to stop; the state was saved.
+        DeviceError: out of memory, or another process of the run ended.
+        KeyboardInterrupt, SystemExit: Ctrl-C, or the system asked the process to stop; the state was saved.
     """
     given: dict[str, Any] = {
         "data": data,
@@ -122,14 +96,13 @@ def train(
         "workers": workers,
         "seed": seed,
         "resume": resume,
+        "processes": processes,
     }
-    changes: dict[str, Any] = {
-        name: str(v) if isinstance(v, Path) else v for name, v in given.items() if v is not None
-    }
-    with Report(quiet=quiet) as report:
-        return run(
-            dataclasses.replace(config or TrainConfig(), **changes), report, extra_transform=extra_transform
-        )
+    changes: dict[str, Any] = {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
+    changes = {k: v for k, v in changes.items() if v is not None}
+    whole = dataclasses.replace(config or TrainConfig(), **changes)
+    with Report(quiet=quiet or not is_first()) as report:
+        return run(whole, report, extra_transform=extra_transform)
 
 
 def run(config: TrainConfig, report: Report, *, extra_transform: ExtraTransform | None = None) -> RunResult:
@@ -140,28 +113,61 @@ def run(config: TrainConfig, report: Report, *, extra_transform: ExtraTransform 
         )
     if config.threads:
         torch.set_num_threads(config.threads)
-    device = choose_device(config.device)
-    config_for(config.model)  # a name that is wrong must not leave a folder behind
-    data = open_data(config)
-    path, state = choose_folder(config)
+    given = world()
+    if given is None:
+        return _lead(config, choose_device(config.device), report, extra_transform)
+    _check_world(config, given[1])
+    device = choose_device(config.device, local=local_rank())
+    with joined(*given, device=device) as team:
+        if team.is_first:
+            return _lead(config, device, report, extra_transform, team=team)
+        return follow(team, device, asked=config, extra_transform=extra_transform)
+
+
+def _check_world(config: TrainConfig, size: int) -> None:
+    if config.processes not in ("auto", size):
+        raise ConfigError(
+            f"[train] processes must be auto or as many as WORLD_SIZE says, found {config.processes} and {size}; "
+            "leave --processes out where torchrun starts them"
+        )
+
+
+def _lead(
+    asked: TrainConfig,
+    device: torch.device,
+    report: Report,
+    extra_transform: ExtraTransform | None,
+    *,
+    team: Team | None = None,
+) -> RunResult:
+    """Decide all that is to be decided, gather the other processes (unless ``team`` has them), and train with them."""
+    config_for(asked.model)  # a name that is wrong must not leave a folder behind
+    data = open_data(asked)
+    path, state = choose_folder(asked)
     with RunFolder(path) as folder:
         saved = read_state(state) if state else None
-        config = _choose(_settle(config, saved), data.train, report)
+        config = _choose(_settle(asked, saved), data.train, report)
+        config = _with_processes(config, device, extra_transform, team)
         start = load_model(Path(config.weights)) if config.weights and not saved else None
         before = saved.checkpoint.info if saved else start[1] if start else None
         shape = model_config(config, _shape_before(config, saved, start))
         info = describe(config, data.train, before=before)
-        loader = make_loader(config, data.train, info, extra=extra_transform)
         if extra_transform is not None:
             report.say(f"extra transform: {extra_transform!r}")
-        config = _with_length(config, batches=len(loader))
+        config = _with_length(config, pictures=len(data.train))
         _say_start(report, config, data, device, folder)
         if saved:
             _check_same(saved, config, shape, info, report)
-        trainer = _make_trainer(config, shape, data.train, device, folder, report, saved=saved, start=start)
-        position = _continue(saved, trainer, folder)
-        folder.write_text(CONFIG, to_yaml(dataclasses.replace(config, out=str(path), resume="")))
-        return _fit(trainer, loader, position, Kept(info, shape, config), data.val, folder, report)
+        plan = Plan(asked, config, shape, info, path)
+        with nullcontext(team) if team else team_of(config, device, extra=extra_transform) as whole:
+            agree(whole, plan)
+            trainer = _make_trainer(
+                plan, data.train, device, folder, report, saved=saved, start=start, team=whole
+            )
+            position = _continue(saved, trainer, folder)
+            kept = dataclasses.replace(config, out=str(path), resume="")
+            folder.write_text(CONFIG, to_yaml(dataclasses.replace(kept, processes="auto") if team else kept))
+            return take_part(plan, trainer, position, data, folder, report, extra_transform=extra_transform)
 
 
 def _shape_before(
@@ -185,6 +191,8 @@ def _settle(config: TrainConfig, saved: Saved | None) -> TrainConfig:
         ):  # for what the weights say of their origin; they are not read again
             changes.update(weights=before.weights, backbone_weights=before.backbone_weights)
         changes.update({k: getattr(before, k) for k in OPEN if getattr(config, k) is None})
+        if config.processes == "auto":
+            changes.update(processes=before.processes)
     return dataclasses.replace(config, **changes)
 
 
@@ -199,15 +207,24 @@ def _choose(config: TrainConfig, train_set: Dataset, report: Report) -> TrainCon
     return chosen
 
 
-def _with_length(config: TrainConfig, *, batches: int) -> TrainConfig:
+def _with_processes(
+    config: TrainConfig, device: torch.device, extra_transform: ExtraTransform | None, team: Team | None
+) -> TrainConfig:
+    if team is not None:
+        check_shares(config, team.size)
+        return dataclasses.replace(config, processes=team.size)
+    return dataclasses.replace(config, processes=count_processes(config, device, extra=extra_transform))
+
+
+def _with_length(config: TrainConfig, *, pictures: int) -> TrainConfig:
     if config.minutes is not None:
         return config
+    batches = -(-pictures // settled("batch", config.batch))
     return dataclasses.replace(config, epochs=epochs_for(config, batches=batches))
 
 
 def _make_trainer(
-    config: TrainConfig,
-    shape: ModelConfig,
+    plan: Plan,
     train_set: Dataset,
     device: torch.device,
     folder: RunFolder,
@@ -215,7 +232,9 @@ def _make_trainer(
     *,
     saved: Saved | None,
     start: tuple[Model, ModelInfo] | None,
+    team: Team,
 ) -> Trainer:
+    config, shape = plan.config, plan.shape
     seed_everything(config.seed)
     classes, moved = len(train_set.names), None
     if saved:
@@ -232,16 +251,7 @@ def _make_trainer(
         report.say(f"what was not taken whole, and why, is in {folder.file(UNTAKEN)}; it begins with")
         for line in moved.table().splitlines()[:5]:
             report.say(f"  {line}")
-    loss = loss_for(config.loss, shape)
-    return Trainer(
-        model,
-        config,
-        loss=loss,
-        classes=classes,
-        queries=model.queries_for(config.canvas),
-        device=device,
-        criterion=criterion_for(loss, shape, classes=classes),
-    )
+    return make_trainer(plan, model, classes=classes, device=device, team=team)
 
 
 def _continue(saved: Saved | None, trainer: Trainer, folder: RunFolder) -> Position:
@@ -286,59 +296,6 @@ def _check_same(
         report.say(f"resumed with other settings: {words}")
 
 
-def _fit(
-    trainer: Trainer,
-    loader: TrainLoader,
-    position: Position,
-    kept: Kept,
-    val: Dataset,
-    folder: RunFolder,
-    report: Report,
-) -> RunResult:
-    config = kept.config
-    clock = Clock(
-        steps=config.epochs * len(loader) if config.epochs else None,
-        budget=config.minutes * 60 if config.minutes else None,
-        step=position.step,
-        before=position.seconds,
-    )
-    backend = ModelBackend(trainer.ema.model, kept.info)
-    latest: list[Prediction] = []
-
-    def evaluate() -> Metrics:
-        metrics, latest[:] = evaluate_backend(backend, val)
-        return metrics
-
-    fit = Fit(
-        trainer,
-        loader,
-        clock=clock,
-        position=position,
-        evaluate=evaluate,
-        folder=folder,
-        kept=kept,
-        report=report,
-    )
-    with Stop() as stop:
-        fit.run(stop)
-    if stop.number is not None:
-        report.say(f"stopped at step {clock.step}, saved in {folder.path}; go on with --resume {folder.path}")
-        stop.raise_asked()
-    seconds, metrics = clock.seconds, Metrics(**position.metrics)
-    draw_curves(folder)
-    title = f"{config.model} after {clock.step} steps on {config.data} ({val.split})"
-    return RunResult(
-        folder=folder.path,
-        best=folder.path / BEST,
-        metrics=metrics,
-        best_map=position.best,
-        steps=clock.step,
-        seconds=seconds,
-        pictures_per_second=position.pictures / max(position.training_seconds, 1e-9),
-        page=draw_scores(folder, metrics, latest, val, title=title) if latest else None,
-    )
-
-
 def _say_start(
     report: Report, config: TrainConfig, data: Data, device: torch.device, folder: RunFolder
 ) -> None:
@@ -347,7 +304,7 @@ def _say_start(
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     report.say(
         f"detrx {detrx.__version__}, torch {torch.__version__}, {device} ({name}), "
-        f"{torch.get_num_threads()} of {os.cpu_count()} threads; "
+        f"{_hands(config)}; "
         f"{config.model} at {config.canvas[0]}x{config.canvas[1]}, {length}"
     )
     report.say(
@@ -362,6 +319,15 @@ def _say_start(
         report.say(f"warning: there is no split {config.val_split!r}, so scores are of the training pictures")
     else:
         _warn_of_leaks(report, data)
+
+
+def _hands(config: TrainConfig) -> str:
+    size = int(config.processes)
+    if size == 1:
+        return f"{torch.get_num_threads()} of {os.cpu_count()} threads"
+    if world():
+        return f"{size} processes"
+    return f"{size} processes of {threads_each(config, size)} threads on {os.cpu_count()}"
 
 
 def _warn_of_leaks(report: Report, data: Data) -> None:

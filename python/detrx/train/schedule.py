@@ -37,7 +37,10 @@ def is_strong(progress: float, *, until: float) -> bool:
 
 @dataclass
 class Clock:
-    """How far a run is: by steps where its length is given in epochs, else by seconds."""
+    """How far a run is: by steps where its length is given in epochs, else by seconds as of the last ``tick``.
+
+    Between two ticks progress stands still, so that all processes of a run, told the same time, decide the same.
+    """
 
     steps: int | None
     """All optimiser steps of the run, or None where seconds count."""
@@ -48,6 +51,15 @@ class Clock:
     before: float = 0.0
     """Seconds that earlier processes of a resumed run took."""
     started: float = field(default_factory=lambda: time.monotonic())
+    ticked: float = field(init=False)
+    """Seconds at the last tick."""
+
+    def __post_init__(self) -> None:
+        self.ticked = self.before
+
+    def tick(self, seconds: float | None = None) -> None:
+        """Let time pass; to ``seconds``, where another process holds the clock."""
+        self.ticked = self.seconds if seconds is None else seconds
 
     @property
     def seconds(self) -> float:
@@ -63,7 +75,7 @@ class Clock:
         """In [0, 1]; of a step that is not yet done: as far as time has come where seconds count."""
         if self.steps is not None:
             return min(step / max(self.steps, 1), 1.0)
-        return min(self.seconds / max(self.budget or 0.0, 1e-9), 1.0)
+        return min(self.ticked / max(self.budget or 0.0, 1e-9), 1.0)
 
     @property
     def left(self) -> float:

@@ -21,12 +21,14 @@ from detrx.errors import ConfigError, DataError, DeviceError
 from detrx.losses.config import LossConfig
 from detrx.losses.criterion import Criterion
 from detrx.losses.detr import DetrCriterion
+from detrx.losses.stages import Total, alone
 from detrx.models.backbone import load_backbone_weights
 from detrx.models.transplant import Transplant, transplant
 from detrx.models.zoo import DetrConfig, Model, ModelConfig, RtConfig, build, config_for
 from detrx.ops.match_weights import MatchWeights
 from detrx.train.config import TrainConfig
 from detrx.train.defaults import settled
+from detrx.train.distributed import ALONE, Team
 from detrx.types import ModelInfo
 
 USUAL_STEPS = 3000
@@ -34,8 +36,11 @@ USUAL_STEPS = 3000
 FEWEST_EPOCHS, MOST_EPOCHS = 12, 400
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, *, local: int | None = None) -> torch.device:
     """The device of a run; "auto" is CUDA where there is one.
+
+    Args:
+        local: the number of this process on this machine, where there are several: each has its own GPU.
 
     Raises:
         DeviceError: CUDA was asked for and there is none, or not that many.
@@ -44,6 +49,8 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cpu")
     try:
         device = torch.device("cuda" if name == "auto" else name)
+        if local is not None and device.index is None:
+            device = torch.device("cuda", local)
     except RuntimeError as error:
         raise ConfigError(f"[train] device must be auto, cpu, cuda or cuda:N, found {name!r}") from error
     if (device.index or 0) >= torch.cuda.device_count():
@@ -165,13 +172,20 @@ def tune_model(
 
 
 def make_loader(
-    config: TrainConfig, train: Dataset, info: ModelInfo, *, extra: ExtraTransform | None = None
+    config: TrainConfig,
+    train: Dataset,
+    info: ModelInfo,
+    *,
+    extra: ExtraTransform | None = None,
+    team: Team = ALONE,
 ) -> TrainLoader:
-    """The batches of a run; ``extra`` transforms each picture after detrx's own augmentation."""
+    """The batches of a run, or a process's share; ``extra`` transforms each picture after detrx's own augmentation."""
+    batch = settled("batch", config.batch)
     return TrainLoader(
         train,
         canvas=config.canvas,
-        batch=settled("batch", config.batch),
+        batch=batch,
+        share=team.share(batch),
         augment=config.augment,
         seed=config.seed,
         workers=default_workers() if config.workers is None else config.workers,
@@ -208,10 +222,10 @@ def loss_for(config: LossConfig, shape: ModelConfig) -> LossConfig:
     return dataclasses.replace(config, bins=shape.bins, reg_scale=shape.reg_scale, up=shape.up)
 
 
-def criterion_for(loss: LossConfig, shape: ModelConfig, *, classes: int) -> nn.Module:
+def criterion_for(loss: LossConfig, shape: ModelConfig, *, classes: int, total: Total = alone) -> nn.Module:
     """What teaches the model: the first DETR's own losses where its head has "no object"."""
     if not (isinstance(shape, DetrConfig) and shape.no_object):
-        return Criterion(loss, classes)
+        return Criterion(loss, classes, total=total)
     match = dataclasses.replace(loss.match, class_cost="softmax")
     if loss.match == MatchWeights():  # untouched: the paper's own
         match = dataclasses.replace(match, class_=1.0)
@@ -223,6 +237,7 @@ def criterion_for(loss: LossConfig, shape: ModelConfig, *, classes: int) -> nn.M
         giou_weight=loss.giou_weight,
         match=match,
         kernels=loss.kernels,
+        total=total,
     )
 
 

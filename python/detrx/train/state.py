@@ -19,6 +19,7 @@ from detrx.models.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from detrx.models.zoo import ModelConfig
 from detrx.train.config import TrainConfig
 from detrx.train.config_file import config_from, plain
+from detrx.train.distributed import Team
 from detrx.train.loop import Health, Trainer
 from detrx.types import ModelInfo
 
@@ -68,22 +69,28 @@ def save_state(
     Raises:
         CheckpointError: it cannot be written; the file before stays as it is.
     """
+    tensors, extra = state_of(trainer)
+    extra.update(position=dataclasses.asdict(position), config=plain(config))
+    write(
+        lambda: save_checkpoint(path, tensors, info=info, config=model_config, extra={"train": extra}), path
+    )
+
+
+def state_of(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All that moves during training, as tensors and as plain values."""
     extra = {
-        "position": dataclasses.asdict(position),
         "health": dataclasses.asdict(trainer.health),
+        "steps": trainer.steps,
         "accumulate": trainer.accumulate,
         "scaler": trainer.scaler.state_dict(),
         "python_random": random.getstate(),
         "numpy_random": _numpy_scalars(),
-        "config": plain(config),
     }
     tensors = _prefixed("model.", trainer.model.state_dict())
     tensors.update(_prefixed("ema.", trainer.ema.model.state_dict()))
     tensors.update(_optimizer_tensors(trainer))
     tensors.update(_random_tensors(trainer))
-    write(
-        lambda: save_checkpoint(path, tensors, info=info, config=model_config, extra={"train": extra}), path
-    )
+    return tensors, extra
 
 
 def save_best(
@@ -110,6 +117,10 @@ def write(save: Callable[[], None], path: Path) -> None:
 
 def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: tensor.detach() for name, tensor in tensors.items()}
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _optimizer_tensors(trainer: Trainer) -> dict[str, Tensor]:
@@ -184,18 +195,35 @@ def restore(saved: Saved, trainer: Trainer) -> None:
     Raises:
         CheckpointError: the state is of another model; the message names what differs.
     """
-    tensors, extra = saved.checkpoint.tensors, saved.checkpoint.extra["train"]
     try:
-        trainer.model.load_state_dict(saved.checkpoint.part("model."))
-        trainer.ema.model.load_state_dict(saved.checkpoint.part("ema."))
-        _restore_optimizer(saved.checkpoint.part("optimizer."), trainer)
-        _restore_random(tensors, extra, trainer)
-        if extra["scaler"]:  # empty where the run was not in float16 before
-            trainer.scaler.load_state_dict(extra["scaler"])
-        trainer.health = Health(**extra["health"])
-        trainer.accumulate = max(int(extra["accumulate"]), trainer.config.accumulate)
+        put_back(saved.checkpoint.tensors, saved.checkpoint.extra["train"], trainer)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"[train] {saved.path} does not fit this model: {error}") from error
+
+
+def put_back(tensors: dict[str, Tensor], extra: dict[str, Any], trainer: Trainer) -> None:
+    """What ``state_of`` has found.
+
+    Raises:
+        KeyError, RuntimeError, TypeError, ValueError: it is of another model.
+    """
+    trainer.model.load_state_dict(_part(tensors, "model."))
+    trainer.ema.model.load_state_dict(_part(tensors, "ema."))
+    _restore_optimizer(_part(tensors, "optimizer."), trainer)
+    _restore_random(tensors, extra, trainer)
+    if extra["scaler"]:  # empty where the run was not in float16 before
+        trainer.scaler.load_state_dict(extra["scaler"])
+    trainer.health = Health(**extra["health"])
+    trainer.steps = int(extra.get("steps", 0))
+    trainer.accumulate = max(int(extra["accumulate"]), trainer.config.accumulate)
+
+
+def share_state(team: Team, trainer: Trainer) -> None:
+    """Begin in all processes with the weights, moments and chance of the first one."""
+    if team.size > 1:
+        tensors, extra = team.tell(state_of(trainer) if team.is_first else ({}, {}))
+        if not team.is_first:
+            put_back(tensors, extra, trainer)
 
 
 def _restore_optimizer(found: dict[str, Tensor], trainer: Trainer) -> None:
