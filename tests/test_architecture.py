@@ -42,6 +42,7 @@ SIDEWAYS = {
     ("models", "ops"): "the decoder calls the native deformable attention",
     ("export", "runtime"): "the parity gate runs the graph through the backend that users will use",
     ("doctor", "bench"): "the report names the processor and its clock as the bench does",
+    ("explain", "evaluation"): "its figures, colours and progress bar are those of an evaluation",
     ("demo", "evaluation"): "the demo prints AP against the known truth",
     ("demo", "bench"): "the demo prints the same stage times as the bench",
 }

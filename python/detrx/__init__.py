@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, List
 if TYPE_CHECKING:
     from detrx.detector import Detector
     from detrx.evaluation.run import evaluate
+    from detrx.explain.run import explain
     from detrx.export.run import export
     from detrx.train.run import train
 
@@ -17,13 +18,14 @@ __version__ = "0.1.0"
 _HOMES = {
     "Detector": "detrx.detector",
     "evaluate": "detrx.evaluation.run",
+    "explain": "detrx.explain.run",
     "export": "detrx.export.run",
     "train": "detrx.train.run",
     "Detections": "detrx.types",
     "Frame": "detrx.types",
 }
 
-__all__ = ["Detector", "evaluate", "export", "train"]
+__all__ = ["Detector", "evaluate", "explain", "export", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -63,7 +63,7 @@ def draw_report(
     )
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
     """A figure that no window or global state knows of."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -89,7 +89,7 @@ def _axes(figure: Any, title: str, across: str, up: str) -> Any:
 
 def draw_precision_recall(found: Dict[str, Curve]) -> Any:
     """One line a class, the most frequent first; precision is the best at that recall or a higher one."""
-    figure = _figure(7.2, 4.8)
+    figure = new_figure(7.2, 4.8)
     axes = _axes(figure, "Precision and recall at IoU 0.5", "recall", "precision")
     for i, (name, curve) in enumerate(_frequent(found)):
         best = np.maximum.accumulate(curve.precision[::-1])[::-1]
@@ -119,7 +119,7 @@ def _legend(axes: Any, found: Dict[str, Curve], place: str) -> None:
 
 def draw_thresholds(found: Dict[str, Curve], mean: NDArray[np.float64], threshold: float) -> Any:
     """F1 over the score threshold, by class and on average, with the best threshold marked."""
-    figure = _figure(7.2, 4.8)
+    figure = new_figure(7.2, 4.8)
     axes = _axes(figure, "Which threshold to use", "score threshold", "F1 at IoU 0.5")
     for i, (name, curve) in enumerate(_frequent(found)):
         values = [curve.at(t)[2] for t in THRESHOLDS]
@@ -146,7 +146,7 @@ def draw_confusion(table: NDArray[np.int64], names: Sequence[str], threshold: fl
     """Rows truth, columns detections, shaded by share of the row."""
     many = len(names)
     side = min(16.0, 3.2 + 0.62 * (many + 1))
-    figure = _figure(side + 0.8, side)
+    figure = new_figure(side + 0.8, side)
     axes = figure.add_subplot()
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -174,7 +174,7 @@ def draw_worst(
     worst = sorted((e for e in errors if e.weight[0]), key=lambda e: e.weight, reverse=True)[:WORST]
     by_id = {one.image_id: one.detections for one in predictions}
     rows = max(1, (len(worst) + 1) // 2)
-    figure = _figure(16, 3.4 * rows + 0.4)
+    figure = new_figure(16, 3.4 * rows + 0.4)
     if not worst:
         figure.text(0.5, 0.5, "No image has an error.", ha="center", va="center", fontsize=14)
         return figure
@@ -205,16 +205,26 @@ def _show(axes: Any, image: NDArray[np.uint8], title: str) -> None:
 
 def _draw_truth(axes: Any, record: ImageRecord, names: Sequence[str]) -> None:
     for box, label, crowd in zip(record.boxes, record.labels.tolist(), record.crowd.tolist()):
-        _box(axes, box, label, f"{names[label]}{' (crowd)' if crowd else ''}", dashed=crowd)
+        draw_box(axes, box, label, f"{names[label]}{' (crowd)' if crowd else ''}", dashed=crowd)
 
 
 def _draw_found(axes: Any, found: Detections, names: Sequence[str]) -> None:
     number = {name: k for k, name in enumerate(names)}
     for (box, value, _), name in zip(found, found.names.tolist()):
-        _box(axes, box, number.get(name, 0), f"{name} {value:.2f}")
+        draw_box(axes, box, number.get(name, 0), f"{name} {value:.2f}")
 
 
-def _box(axes: Any, box: NDArray[np.float32], label: int, text: str, *, dashed: bool = False) -> None:
+def draw_box(
+    axes: Any,
+    box: NDArray[np.float32],
+    label: int,
+    text: str,
+    *,
+    dashed: bool = False,
+    size: float = 5.5,
+    inside: bool = False,
+) -> None:
+    """A box of corners in the axes' units, rimmed in white, its name of ``size`` points above or inside it."""
     from matplotlib.patches import Rectangle
 
     x0, y0, x1, y1 = (float(v) for v in box)
@@ -230,9 +240,9 @@ def _box(axes: Any, box: NDArray[np.float32], label: int, text: str, *, dashed: 
         x0,
         y0,
         text,
-        fontsize=5.5,
+        fontsize=size,
         color="white",
-        va="bottom",
+        va="top" if inside else "bottom",
         clip_on=True,
         bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8, "alpha": 0.85},
     )

@@ -63,7 +63,7 @@ def evaluate(
     dataset = open_dataset(Path(data), split=split)
     with closing(open_backend(find_model(model), device=device, threads=threads)) as backend:
         show = sys.stderr.isatty() if progress is None else progress
-        with _bar(show) as report:
+        with bar(show) as report:
             metrics, predictions = evaluate_backend(
                 backend, dataset, batch=batch, limit=limit, progress=report
             )
@@ -186,7 +186,7 @@ class ModelBackend:
 
 
 @contextmanager
-def _bar(show: bool) -> Iterator[Optional[Progress]]:
+def bar(show: bool, *, text: str = "evaluating") -> Iterator[Optional[Progress]]:
     """A progress bar on the terminal, or None; gives the function to report to."""
     if not show:
         yield None
@@ -195,10 +195,10 @@ def _bar(show: bool) -> Iterator[Optional[Progress]]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("evaluating")
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as line:
+        task = line.add_task(text)
+        yield lambda done, total: line.update(task, completed=done, total=total)
 
 
 def coco_results(predictions: Sequence[Prediction], dataset: Dataset) -> List[Dict[str, Any]]:

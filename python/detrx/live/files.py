@@ -22,15 +22,15 @@ class PictureSource(Source):
     def __init__(self, paths: Sequence[Path], *, name: str) -> None:
         self.name = name
         self.length = len(paths)
-        self._paths = paths
+        self.paths = paths
 
     def __iter__(self) -> Iterator[Frame]:
         index = 0
-        for path in self._paths:
+        for path in self.paths:
             try:
                 image = read_image(path)
             except DataError as error:
-                if len(self._paths) == 1:
+                if len(self.paths) == 1:
                     raise
                 self.skipped += 1
                 log.warning("skipped %s: %s", path, error)
@@ -39,7 +39,7 @@ class PictureSource(Source):
             index += 1
         if index == 0:
             raise SourceError(
-                f"[open_source] none of the {len(self._paths)} pictures of {self.name} can be read"
+                f"[open_source] none of the {len(self.paths)} pictures of {self.name} can be read"
             )
 
 

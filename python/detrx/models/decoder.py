@@ -63,13 +63,18 @@ class DeformableAttention(nn.Module):
 
     def forward(self, query: Tensor, boxes: Tensor, values: Tensor, shapes: Shapes) -> Tensor:
         """Args: query (B, Q, width); boxes (B, Q, 4) centres in [0, 1]; values as ``values`` gives them."""
+        locations, weights = self.sample(query, boxes)
+        out = deform_attn(values, shapes, locations, weights, self.points)
+        return out if self.output_proj is None else cast(Tensor, self.output_proj(out))
+
+    def sample(self, query: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Where each query looks, (B, Q, heads, P, 2) x, y in [0, 1] of the canvas, and the shares of 1 that the P
+        points of a head have, (B, Q, heads, P). Arguments as of ``forward``."""
         offsets = self.sampling_offsets(query).unflatten(-1, (self.heads, -1, 2)).float()
         weights = self.attention_weights(query).unflatten(-1, (self.heads, -1)).float().softmax(-1)
         boxes = boxes[:, :, None, None]
         reach = boxes[..., 2:] * (0.5 * self.num_points_scale)[:, None]
-        locations = boxes[..., :2] + offsets * reach
-        out = deform_attn(values, shapes, locations, weights, self.points)
-        return out if self.output_proj is None else cast(Tensor, self.output_proj(out))
+        return boxes[..., :2] + offsets * reach, weights
 
 
 class Gate(nn.Module):

@@ -93,17 +93,20 @@ class Attention(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Args: query (Q, B, C); key, value (S, B, C); hidden (B * heads, 1, S), minus infinity where not to look."""
-        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
-        q, k, v = (
-            self._split(F.linear(x, w, b))
-            for x, w, b in zip((query, key, value), weights, biases, strict=True)
-        )
-        q = q * math.sqrt(1.0 / q.shape[-1])
-        k = k.transpose(-2, -1)
-        scores = torch.bmm(q, k) if hidden is None else torch.baddbmm(hidden, q, k)
-        scores = F.dropout(scores.softmax(-1), self.dropout, self.training)
+        scores = F.dropout(self.scores(query, key, hidden), self.dropout, self.training)
+        v = self._project(value, 2)
         out = torch.bmm(scores, v).transpose(0, 1).reshape(-1, query.shape[2])
         return cast(Tensor, self.out_proj(out).view(query.shape))
+
+    def scores(self, query: Tensor, key: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """(B * heads, Q, S) where each query looks: shares of 1 over the S keys. Arguments as of ``forward``."""
+        q, k = self._project(query, 0), self._project(key, 1).transpose(-2, -1)
+        q = q * math.sqrt(1.0 / q.shape[-1])
+        return (torch.bmm(q, k) if hidden is None else torch.baddbmm(hidden, q, k)).softmax(-1)
+
+    def _project(self, x: Tensor, part: int) -> Tensor:
+        """Through the packed projections of queries (0), keys (1) or values (2)."""
+        return self._split(F.linear(x, self.in_proj_weight.chunk(3)[part], self.in_proj_bias.chunk(3)[part]))
 
     def _split(self, x: Tensor) -> Tensor:
         length, batch, width = x.shape

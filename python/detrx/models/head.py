@@ -47,6 +47,11 @@ def answers(found: Outputs) -> int:
     return int(queries if found.no_object or found.columns else queries * classes)
 
 
+def class_scores(found: Outputs) -> Tensor:
+    """(B, Q, C) the score in [0, 1] that the last layer gives each class."""
+    return _shares(found.logits[-1].float(), no_object=found.no_object, columns=found.columns)
+
+
 def decode(logits: Tensor, boxes: Tensor, *, top: int) -> tuple[Tensor, Tensor, Tensor]:
     """The best ``top`` pairs of query and class of each image, best first.
 
@@ -94,10 +99,7 @@ def _best_queries(
     logits: Tensor, top: int, *, no_object: bool, columns: tuple[int, ...]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Scores, labels and queries (B, K)."""
-    shares = logits.softmax(-1)[..., :-1] if no_object else logits.sigmoid()
-    if columns:
-        shares = shares[..., list(columns)]
-    best, labels = shares.max(-1)
+    best, labels = _shares(logits, no_object=no_object, columns=columns).max(-1)
     scores, query = best.topk(min(top, best.shape[1]), dim=1)
     return scores, labels.gather(1, query), query
 
@@ -105,6 +107,11 @@ def _best_queries(
 def _pick(values: Tensor, query: Tensor) -> Tensor:
     """(B, K, N) of (B, Q, N)."""
     return values.gather(1, query[..., None].expand(-1, -1, values.shape[-1]))
+
+
+def _shares(logits: Tensor, *, no_object: bool, columns: tuple[int, ...]) -> Tensor:
+    shares = logits.softmax(-1)[..., :-1] if no_object else logits.sigmoid()
+    return shares[..., list(columns)] if columns else shares
 
 
 def _corners(boxes: Tensor) -> Tensor:

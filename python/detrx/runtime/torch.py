@@ -31,7 +31,7 @@ class TorchBackend:
         from detrx.models.checkpoint import load_model
         from detrx.models.head import answers, decode_outputs
 
-        self._device = _choose(self._torch, device)
+        self._device = choose_device(self._torch, device)
         if threads is not None:
             self._torch.set_num_threads(threads)
         model: Any
@@ -82,7 +82,12 @@ def _torch() -> Any:
     return torch
 
 
-def _choose(torch: Any, device: str) -> str:
+def choose_device(torch: Any, device: str) -> str:
+    """"cpu" or "cuda" for "auto", "cpu" or "cuda".
+
+    Raises:
+        DeviceError: "cuda" was asked for and there is none.
+    """
     if device == "cpu":
         return "cpu"
     if torch.cuda.is_available():
