@@ -72,7 +72,7 @@ def explain(
         picture: a path, folder or pattern, a (H, W, 3) uint8 RGB array, a PIL image; or None with ``data``.
         data: a data set's folder; its truth is not looked at.
         split: which part of it.
-        out: a folder for index.html and the rest; what an earlier call wrote there is replaced.
+        out: a folder for index.html and the rest.
         threshold: the least score of a detection, in [0, 1]; where none has it the best 5 are explained.
         most: detections of a picture, the best first.
         queries: explain these instead.
@@ -85,36 +85,31 @@ def explain(
         progress: show a bar; None shows one where stderr is a terminal.
 
     Raises:
-        ConfigError: neither picture nor data set, a graph in place of weights, a setting out of range, or a query or
-            point that does not exist.
+        ConfigError: neither picture nor data set, a graph in place of weights, or something out of range.
         DataError, SourceError: a picture or data set that cannot be read or is empty.
         CheckpointError, DownloadError, DeviceError, MissingBackendError: the model cannot be loaded or run.
     """
+    _check(picture, data, threshold=threshold, most=most, slots=slots, limit=limit, threads=threads)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    watched = open_watched(model, device=device)
+    (folder := Path(out)).mkdir(parents=True, exist_ok=True)
+    show = sys.stderr.isatty() if progress is None else progress
+    asked = Asked(threshold, most, tuple(queries), tuple(points))
+    pictures, left = ([], 0) if picture is None else _open(picture, limit or PICTURES)
+    scenes, files, notes = _explain_pictures(watched, pictures, folder, asked, per_head=per_head, show=show)
+    use = None if data is None else _explain_data(watched, Path(data), split, limit, threshold, show)
+    files += [] if use is None else [*write_figures(use, folder, most=slots), *write_use(use, folder)]
+    page, title = folder / "index.html", f"What {Path(model).name} looks at"
+    write_page(page, scenes, use, title=title, model=_describe(watched), slots=slots)
+    return ExplainReport(page, tuple(files), tuple(notes), left, use)
+
+
+def _check(picture: Any, data: str | Path | None, *, threshold: float, **counts: int | None) -> None:
     if picture is None and data is None:
         raise ConfigError(
             "[explain] a picture or a data set must be given: `detrx explain MODEL PICTURE`, or --data ROOT"
         )
-    _check(threshold=threshold, most=most, slots=slots, limit=limit, threads=threads)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    watched = open_watched(model, device=device)
-    asked = Asked(threshold, most, tuple(queries), tuple(points))
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    show = sys.stderr.isatty() if progress is None else progress
-    pictures, left = ([], 0) if picture is None else _open(picture, limit or PICTURES)
-    scenes, files, skipped = _explain_pictures(watched, pictures, out, asked, per_head=per_head, show=show)
-    use = None if data is None else _explain_data(watched, Path(data), split, limit, threshold, show)
-    if use is not None:
-        files += write_figures(use, out, most=slots) + write_use(use, out)
-    page = out / "index.html"
-    title = f"What {Path(model).name} looks at"
-    write_page(page, scenes, use, title=title, model=_describe(watched), slots=slots)
-    notes = [f"{scene.name}: {scene.note}" for scene in scenes]
-    return ExplainReport(page, tuple(files), tuple(notes + skipped), left, use)
-
-
-def _check(*, threshold: float, **counts: int | None) -> None:
     if not 0 <= threshold <= 1:
         raise ConfigError(f"[explain] threshold must be in [0, 1], got {threshold}")
     for name, value in counts.items():
@@ -164,10 +159,10 @@ def _explain_pictures(
     per_head: bool,
     show: bool,
 ) -> tuple[list[Scene], list[Path], list[str]]:
-    """The scenes, the files written, and a line for each picture of several that cannot be read."""
+    """The scenes, the files written, and a line for each picture; of several those that cannot be read are skipped."""
     scenes: list[Scene] = []
     files: list[Path] = []
-    skipped: list[str] = []
+    notes: list[str] = []
     taken: set[str] = set()
     with bar(show and len(pictures) > 1, text="looking") as report:
         for done, (name, picture) in enumerate(pictures, 1):
@@ -176,7 +171,7 @@ def _explain_pictures(
             except DataError as error:
                 if done == len(pictures) and not scenes:
                     raise
-                skipped.append(f"{name}: skipped, {error}")
+                notes.append(f"{name}: skipped, {error}")
                 continue
             seen = look(watched, image, name=name, asked=asked)
             scene = paint(seen, threshold=asked.threshold, per_head=per_head)
@@ -184,9 +179,10 @@ def _explain_pictures(
             folder.mkdir(exist_ok=True)
             files += _write_scene(scene, folder) + write_look(seen, folder, threshold=asked.threshold)
             scenes.append(scene)
+            notes.append(f"{name}: {scene.note}")
             if report is not None:
                 report(done, len(pictures))
-    return scenes, files, skipped
+    return scenes, files, notes
 
 
 def _fresh(stem: str, taken: set[str]) -> str:

@@ -83,7 +83,7 @@ def _torch() -> Any:
 
 
 def choose_device(torch: Any, device: str) -> str:
-    """"cpu" or "cuda" for "auto", "cpu" or "cuda".
+    """The device to run on: "auto" is "cuda" where there is one.
 
     Raises:
         DeviceError: "cuda" was asked for and there is none.
