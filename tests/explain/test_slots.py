@@ -16,7 +16,15 @@ from detrx.explain.slots import SlotUse
 def made(scores: list[list[float]], *, learned: bool = True) -> SlotUse:
     score = np.array(scores, np.float32)
     boxes = np.full((*score.shape, 4), 0.5, np.float32)
-    return SlotUse(boxes, score, np.zeros(score.shape, np.int64), 0.5, learned, ("a", "b"))
+    return SlotUse(
+        boxes,
+        score,
+        np.zeros(score.shape, np.int64),
+        0.5,
+        learned,
+        ("a", "b"),
+        np.full(len(score), 2, np.float32),
+    )
 
 
 def test_counts_and_spread() -> None:
@@ -37,7 +45,8 @@ def test_nothing_found_is_no_error() -> None:
 
 def test_boxes_are_small_wide_or_high() -> None:
     use = made([[0.9, 0.9, 0.9]])
-    use.boxes[0, :, 2:] = [[0.09, 0.1], [0.5, 0.2], [0.2, 0.5]]
+    # In pictures twice as wide as high, so that the second is wide in pixels alone.
+    use.boxes[0, :, 2:] = [[0.09, 0.1], [0.3, 0.4], [0.2, 0.5]]
     assert use.kinds().tolist() == [[0, 1, 2]]
 
 

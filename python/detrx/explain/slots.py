@@ -33,6 +33,8 @@ class SlotUse:
     learned: bool
     """Query k is the same learnt vector in every picture; False: it is the cell that the encoder ranked k-th there."""
     names: tuple[str, ...]
+    aspects: NDArray[np.float32]
+    """(N,) width to height of each picture."""
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -61,9 +63,10 @@ class SlotUse:
         return np.sort(order[:most])
 
     def kinds(self) -> NDArray[np.int64]:
-        """(N, Q) the index into KINDS of each box."""
+        """(N, Q) the index into KINDS of each box; high and wide are those of its pixels."""
         width, height = self.boxes[..., 2], self.boxes[..., 3]
-        return np.where(width * height < SMALL, 0, np.where(width >= height, 1, 2))
+        wide = width * self.aspects[:, None] >= height
+        return np.where(width * height < SMALL, 0, np.where(wide, 1, 2))
 
 
 def watch(
@@ -74,7 +77,7 @@ def watch(
     Raises:
         DataError: a picture cannot be read.
     """
-    boxes, scores, labels = [], [], []
+    boxes, scores, labels, aspects = [], [], [], []
     for done, record in enumerate(records, 1):
         answer, box = watched.answer(read_image(record.path))
         best, classes, centres = best_of_queries(answer)
@@ -83,12 +86,12 @@ def watch(
         boxes.append(_centres(found / sides))
         scores.append(best[0])
         labels.append(classes[0])
+        aspects.append(sides[0] / sides[1])
         if progress is not None:
             progress(done, len(records))
     learned = watched.transformer is not None
-    return SlotUse(
-        np.stack(boxes), np.stack(scores), np.stack(labels), threshold, learned, watched.info.names
-    )
+    arrays = np.stack(boxes), np.stack(scores), np.stack(labels)
+    return SlotUse(*arrays, threshold, learned, watched.info.names, np.array(aspects, np.float32))
 
 
 def _centres(found: NDArray[np.float32]) -> NDArray[np.float32]:
