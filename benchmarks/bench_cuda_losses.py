@@ -11,6 +11,7 @@ import torch
 from detrx.ops import loss_reference
 from detrx.ops.box_loss import box_loss
 from detrx.ops.cross_entropy import cross_entropy
+from detrx.ops.ddf_loss import ddf_loss
 from detrx.ops.fgl_loss import fgl_loss
 from detrx.ops.focal_loss import focal_loss
 
@@ -108,4 +109,18 @@ def test_fgl_loss(benchmark, images):
         lambda edges: loss_reference.fgl_loss_reference(edges, references, truths, owners, iou, **settings),
         torch.randn(LAYERS, images, QUERIES, 4, 33, device="cuda"),
         f"fgl_loss B={images}",
+    )
+
+
+@pytest.mark.parametrize("images", [16, 64])
+def test_ddf_loss(benchmark, images):
+    _, _, owners = some(images)
+    confidence = torch.rand(images, QUERIES, device="cuda")
+    iou = torch.rand(LAYERS, images, QUERIES, device="cuda")
+    compare(
+        benchmark,
+        lambda edges: ddf_loss(edges, confidence, owners, iou),
+        lambda edges: loss_reference.ddf_loss_reference(edges, confidence, owners, iou),
+        torch.randn(LAYERS, images, QUERIES, 4, 33, device="cuda"),
+        f"ddf_loss B={images}",
     )

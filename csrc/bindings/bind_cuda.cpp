@@ -6,6 +6,7 @@
 #include "cuda/assign.h"
 #include "cuda/box_loss.h"
 #include "cuda/cross_entropy.h"
+#include "cuda/ddf_loss.h"
 #include "cuda/deform_attn.h"
 #include "cuda/fgl_loss.h"
 #include "cuda/focal_loss.h"
@@ -36,12 +37,12 @@ void bind_cuda(py::module_& m) {
   m.def("assign_workspace", &cuda::assign_workspace, py::arg("problems"), py::arg("targets"),
         py::arg("queries"));
   m.def("deform_attn", &cuda::deform_attn, py::arg("values"), py::arg("sides"),
-        py::arg("locations"), py::arg("weights"), py::arg("points"), py::arg("out"),
-        py::arg("stream"), Release());
+        py::arg("locations"), py::arg("weights"), py::arg("points"), py::arg("softmax"),
+        py::arg("out"), py::arg("stream"), Release());
   m.def("deform_attn_backward", &cuda::deform_attn_backward, py::arg("grad"), py::arg("values"),
         py::arg("sides"), py::arg("locations"), py::arg("weights"), py::arg("points"),
-        py::arg("grad_values"), py::arg("grad_locations"), py::arg("grad_weights"),
-        py::arg("stream"), Release());
+        py::arg("softmax"), py::arg("grad_values"), py::arg("grad_locations"),
+        py::arg("grad_weights"), py::arg("stream"), Release());
   m.def("loss_parts", &cuda::loss_parts, py::arg("images"), py::arg("queries"));
   m.def("box_loss", &cuda::box_loss, py::arg("boxes"), py::arg("truths"), py::arg("owners"),
         py::arg("kind"), py::arg("normaliser"), py::arg("l1"), py::arg("away"), py::arg("iou"),
@@ -62,6 +63,13 @@ void bind_cuda(py::module_& m) {
   m.def("cross_entropy_backward", &cuda::cross_entropy_backward, py::arg("grad"), py::arg("logits"),
         py::arg("labels"), py::arg("owners"), py::arg("no_object"), py::arg("log_sums"),
         py::arg("weights"), py::arg("grad_logits"), py::arg("stream"), Release());
+  m.def("ddf_loss", &cuda::ddf_loss, py::arg("edges"), py::arg("confidence"), py::arg("owners"),
+        py::arg("iou"), py::arg("counts"), py::arg("temperature"), py::arg("sums"),
+        py::arg("log_sums"), py::arg("parts"), py::arg("stream"), Release());
+  m.def("ddf_loss_backward", &cuda::ddf_loss_backward, py::arg("grad"), py::arg("edges"),
+        py::arg("confidence"), py::arg("owners"), py::arg("iou"), py::arg("counts"),
+        py::arg("temperature"), py::arg("log_sums"), py::arg("grad_edges"), py::arg("stream"),
+        Release());
   m.def("fgl_loss", &cuda::fgl_loss, py::arg("edges"), py::arg("references"), py::arg("truths"),
         py::arg("owners"), py::arg("iou"), py::arg("reg_scale"), py::arg("up"),
         py::arg("normaliser"), py::arg("sums"), py::arg("parts"), py::arg("stream"), Release());

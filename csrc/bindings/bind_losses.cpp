@@ -5,6 +5,7 @@
 #include "bindings/tensor_caster.h"
 #include "cpu/box_loss.h"
 #include "cpu/cross_entropy.h"
+#include "cpu/ddf_loss.h"
 #include "cpu/fgl_loss.h"
 #include "cpu/focal_loss.h"
 
@@ -42,6 +43,13 @@ void bind_losses(py::module_& m) {
   m.def("cross_entropy_backward", &cpu::cross_entropy_backward, py::arg("grad"), py::arg("logits"),
         py::arg("labels"), py::arg("owners"), py::arg("no_object"), py::arg("log_sums"),
         py::arg("weights"), py::arg("grad_logits"), py::arg("threads"), Release());
+  m.def("ddf_loss", &cpu::ddf_loss, py::arg("edges"), py::arg("confidence"), py::arg("owners"),
+        py::arg("iou"), py::arg("counts"), py::arg("temperature"), py::arg("sums"),
+        py::arg("log_sums"), py::arg("threads"), Release());
+  m.def("ddf_loss_backward", &cpu::ddf_loss_backward, py::arg("grad"), py::arg("edges"),
+        py::arg("confidence"), py::arg("owners"), py::arg("iou"), py::arg("counts"),
+        py::arg("temperature"), py::arg("log_sums"), py::arg("grad_edges"), py::arg("threads"),
+        Release());
   m.def("fgl_loss", &cpu::fgl_loss, py::arg("edges"), py::arg("references"), py::arg("truths"),
         py::arg("owners"), py::arg("iou"), py::arg("reg_scale"), py::arg("up"),
         py::arg("normaliser"), py::arg("sums"), py::arg("threads"), Release());

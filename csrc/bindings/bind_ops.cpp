@@ -17,11 +17,12 @@ void bind_ops(py::module_& m) {
         py::arg("bad"), py::arg("threads"), Release());
   m.def("convert", &cpu::convert, py::arg("source"), py::arg("target"), Release());
   m.def("deform_attn", &cpu::deform_attn, py::arg("values"), py::arg("sides"), py::arg("locations"),
-        py::arg("weights"), py::arg("points"), py::arg("out"), py::arg("threads"), Release());
+        py::arg("weights"), py::arg("points"), py::arg("softmax"), py::arg("out"),
+        py::arg("threads"), Release());
   m.def("deform_attn_backward", &cpu::deform_attn_backward, py::arg("grad"), py::arg("values"),
         py::arg("sides"), py::arg("locations"), py::arg("weights"), py::arg("points"),
-        py::arg("grad_values"), py::arg("grad_locations"), py::arg("grad_weights"),
-        py::arg("threads"), Release());
+        py::arg("softmax"), py::arg("grad_values"), py::arg("grad_locations"),
+        py::arg("grad_weights"), py::arg("threads"), Release());
 }
 
 }  // namespace detrx

@@ -207,10 +207,7 @@ void box_loss_backward(const TensorView<const float, 1>& grad_l1,
   const Problem p(boxes, truths, owners, normaliser, threads);
   require_shape(kWhere, "grad_l1", grad_l1, {p.stages});
   require_shape(kWhere, "grad_away", grad_away, {p.stages});
-  require_shape(kWhere, "grad_boxes", grad_boxes, boxes.shape);
-  require_contiguous(kWhere, "grad_boxes", grad_boxes);
-  require(grad_boxes.dtype == boxes.dtype && grad_boxes.device == Device::cpu,
-          "[box_loss] grad_boxes must be of the type and device of boxes");
+  require_grad(kWhere, "grad_boxes", grad_boxes, boxes);
   const std::int64_t tasks = p.stages * p.images;
   dispatch_float(boxes.dtype, [&](auto type) {
     using Item = typename decltype(type)::type;

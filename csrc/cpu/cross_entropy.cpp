@@ -13,8 +13,7 @@ namespace {
 
 constexpr const char* kWhere = "cross_entropy";
 
-// How many queries one thread takes at a time, and how many logits are worth a thread.
-constexpr std::int64_t kQueries = 64;
+// How many logits are worth a thread.
 constexpr std::int64_t kLogits = 1 << 14;
 
 // Stands in for a sum of weights of zero.
@@ -28,7 +27,6 @@ struct Problem {
         queries(logits.shape[2]),
         classes(logits.shape[3]),
         targets(label.shape[1]),
-        blocks((queries + kQueries - 1) / kQueries),
         stride(logits.stride),
         labels(label.data),
         owners(kWhere, owner, {stages, images, queries}, targets),
@@ -42,7 +40,7 @@ struct Problem {
     require(threads >= 1, "[cross_entropy] threads must be >= 1, got ", threads);
   }
 
-  std::int64_t tasks() const noexcept { return stages * images * blocks; }
+  std::int64_t tasks() const noexcept { return stages * images * blocks_of(queries); }
 
   std::int64_t label(std::int64_t image, std::int64_t target) const {
     const std::int64_t label = labels[image * targets + target];
@@ -51,7 +49,7 @@ struct Problem {
     return label;
   }
 
-  std::int64_t stages, images, queries, classes, targets, blocks;
+  std::int64_t stages, images, queries, classes, targets;
   std::array<std::int64_t, 4> stride;
   const std::int64_t* labels;
   Owners owners;
@@ -69,9 +67,7 @@ struct Query {
 
 template <typename Work>
 void visit(const Problem& p, std::int64_t task, const Work& work) {
-  const std::int64_t stage = task / (p.images * p.blocks), image = task / p.blocks % p.images;
-  const std::int64_t first = task % p.blocks * kQueries;
-  const std::int64_t end = std::min(first + kQueries, p.queries);
+  const auto [stage, image, first, end] = block_of(task, p.images, p.queries);
   const std::int32_t* const owners = p.owners.row(stage, image);
   const bool whole = p.stride[2] == p.classes;
   for (std::int64_t q = first; q < end; ++q) {
@@ -108,7 +104,7 @@ void cross_entropy(const AnyView<4>& logits, const TensorView<const std::int64_t
     parallel(p.tasks(), worth(logits.size(), kLogits, threads), [&](std::int64_t task) {
       double loss = 0.0, weight = 0.0;
       visit(p, task, [&](const Query& q) {
-        const float log_sum = log_sum_exp(x + q.at, p.classes, q.room);
+        const float log_sum = log_sum_exp(x + q.at, p.classes, q.room, 1.0F);
         log_sums.data[q.row] = log_sum;
         loss += static_cast<double>(q.weight * (log_sum - to_float(x[q.at + q.wanted])));
         weight += static_cast<double>(q.weight);
@@ -137,17 +133,14 @@ void cross_entropy_backward(const TensorView<const float, 1>& grad, const AnyVie
   require_shape(kWhere, "weights", weights, {p.stages});
   require_shape(kWhere, "log_sums", log_sums, {p.stages, p.images, p.queries});
   require_contiguous(kWhere, "log_sums", log_sums);
-  require_shape(kWhere, "grad_logits", grad_logits, logits.shape);
-  require_contiguous(kWhere, "grad_logits", grad_logits);
-  require(grad_logits.dtype == logits.dtype && grad_logits.device == Device::cpu,
-          "[cross_entropy] grad_logits must be of the type and device of logits");
+  require_grad(kWhere, "grad_logits", grad_logits, logits);
   dispatch_float(logits.dtype, [&](auto type) {
     using Item = typename decltype(type)::type;
     const auto* const x = logits.template items<const Item>().data;
     Item* const to = grad_logits.template items<Item>().data;
     const auto scaled_softmax = ScaledSoftmaxEntries<Item>::best();
     parallel(p.tasks(), worth(logits.size(), kLogits, threads), [&](std::int64_t task) {
-      const std::int64_t stage = task / (p.images * p.blocks);
+      const std::int64_t stage = block_of(task, p.images, p.queries).stage;
       const float unit =
           grad.data[stage * grad.stride[0]] / weights.data[stage * weights.stride[0]];
       visit(p, task, [&](const Query& q) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "core/exponential.h"
 #include "core/inline.h"
 #include "core/sample.h"
 #include "cpu/parallel.h"
@@ -29,12 +30,18 @@ struct Problem {
   const float* values;
   const float* locations;
   const float* weights;
+  bool softmax;
   const float* grad = nullptr;
   float* out = nullptr;
   float* grad_values = nullptr;
   float* grad_locations = nullptr;
   float* grad_weights = nullptr;
 };
+
+DETRX_INLINE float sum_of(const Lanes& x) {
+  const float low = (x[0] + x[4]) + (x[2] + x[6]), high = (x[1] + x[5]) + (x[3] + x[7]);
+  return low + high;
+}
 
 // Where a point reads: the offsets of its corners' pixels into values, or -1 outside.
 DETRX_INLINE void find_offsets(const Problem& p, const Level& level, const float* location,
@@ -46,6 +53,42 @@ DETRX_INLINE void find_offsets(const Problem& p, const Level& level, const float
   }
 }
 
+// The weights of the points of one query and head: as they are given, or their softmax.
+class Weights {
+ public:
+  DETRX_INLINE Weights(const Problem& p, std::int64_t place)
+      : weights_(p.weights + place * p.points) {
+    if (!p.softmax) return;
+    const float top = *std::max_element(weights_, weights_ + p.points);
+    std::copy(weights_, weights_ + p.points, soft_);
+    const std::int64_t whole = (p.points + kLanes - 1) / kLanes * kLanes;
+    std::fill(soft_ + p.points, soft_ + whole, top - 1e30F);
+    Lanes total = {};
+    for (std::int64_t i = 0; i < whole; i += kLanes) {
+      Lanes& at = *reinterpret_cast<Lanes*>(soft_ + i);
+      at = exp_below_88<Lanes>(at - top);
+      total += at;
+    }
+    const float sum = sum_of(total);
+    for (std::int64_t i = 0; i < p.points; ++i) soft_[i] /= sum;
+    weights_ = soft_;
+  }
+
+  DETRX_INLINE float operator[](std::int64_t k) const { return weights_[k]; }
+
+  // Turns the gradient of a softmax into that of what it was taken of.
+  DETRX_INLINE void harden(const Problem& p, float* grad) const {
+    if (!p.softmax) return;
+    float mean = 0.0F;
+    for (std::int64_t k = 0; k < p.points; ++k) mean += soft_[k] * grad[k];
+    for (std::int64_t k = 0; k < p.points; ++k) grad[k] = soft_[k] * (grad[k] - mean);
+  }
+
+ private:
+  const float* weights_;
+  float soft_[kMostSoftened];
+};
+
 template <int Channels>  // 0: known only when run, any number
 DETRX_INLINE void sample_query(const Problem& p, std::int64_t image, std::int64_t query,
                                std::int64_t head) {
@@ -53,6 +96,7 @@ DETRX_INLINE void sample_query(const Problem& p, std::int64_t image, std::int64_
   const std::int64_t place = (image * p.queries + query) * p.heads + head;
   const std::int64_t base = (image * p.pixels * p.heads + head) * channels;
   float* const out = p.out + place * channels;
+  const Weights weights(p, place);
   Lanes sum[Channels ? Channels / kLanes : 1] = {};
   if (!Channels) std::fill(out, out + channels, 0.0F);
   for (std::int64_t k = 0; k < p.points; ++k) {
@@ -63,7 +107,7 @@ DETRX_INLINE void sample_query(const Problem& p, std::int64_t image, std::int64_
     for (int corner = 0; corner < 4; ++corner) {
       if (at[corner] < 0) continue;
       const float* const pixel = p.values + at[corner];
-      const float scale = c.share[corner] * p.weights[point];
+      const float scale = c.share[corner] * weights[k];
       if (Channels) {
         for (int i = 0; i < Channels / kLanes; ++i) {
           sum[i] += scale * *reinterpret_cast<const Lanes*>(pixel + i * kLanes);
@@ -88,9 +132,7 @@ DETRX_INLINE float meet_pixel(const float* grad, const float* pixel, float* grad
       products += g * *reinterpret_cast<const Lanes*>(pixel + i * kLanes);
       *reinterpret_cast<Lanes*>(grad_pixel + i * kLanes) += scale * g;
     }
-    const float low = (products[0] + products[4]) + (products[2] + products[6]);
-    const float high = (products[1] + products[5]) + (products[3] + products[7]);
-    product = low + high;
+    product = sum_of(products);
   } else {
     for (std::int64_t d = 0; d < channels; ++d) {
       product += grad[d] * pixel[d];
@@ -107,13 +149,14 @@ DETRX_INLINE void differentiate_query(const Problem& p, std::int64_t image, std:
   const std::int64_t place = (image * p.queries + query) * p.heads + head;
   const std::int64_t base = (image * p.pixels * p.heads + head) * channels;
   const float* const grad = p.grad + place * channels;
+  const Weights weights(p, place);
   for (std::int64_t k = 0; k < p.points; ++k) {
     Footprint c;
     std::int64_t at[4];
     const std::int64_t point = place * p.points + k;
     const Level& level = p.levels[static_cast<std::size_t>(k)];
     find_offsets(p, level, p.locations + 2 * point, base, c, at);
-    const float weight = p.weights[point];
+    const float weight = weights[k];
     float product[4] = {};
     for (int i = 0; i < 4; ++i) {
       if (at[i] < 0) continue;
@@ -126,6 +169,7 @@ DETRX_INLINE void differentiate_query(const Problem& p, std::int64_t image, std:
     p.grad_locations[2 * point] = found.x;
     p.grad_locations[2 * point + 1] = found.y;
   }
+  weights.harden(p, p.grad_weights + place * p.points);
 }
 
 // One block of queries of one image: it writes to places of its own.
@@ -204,7 +248,7 @@ Problem make_problem(const TensorView<const float, 4>& values,
                      const std::vector<std::int64_t>& sides,
                      const TensorView<const float, 5>& locations,
                      const TensorView<const float, 4>& weights,
-                     const std::vector<std::int64_t>& points, int threads) {
+                     const std::vector<std::int64_t>& points, bool softmax, int threads) {
   const std::int64_t images = values.shape[0], heads = values.shape[2];
   const std::int64_t queries = weights.shape[1];
   const std::int64_t all = std::accumulate(points.begin(), points.end(), std::int64_t{0});
@@ -213,6 +257,8 @@ Problem make_problem(const TensorView<const float, 4>& values,
   require_contiguous("deform_attn", "values", values);
   require_contiguous("deform_attn", "locations", locations);
   require_contiguous("deform_attn", "weights", weights);
+  require(!softmax || (all > 0 && all <= kMostSoftened),
+          "[deform_attn] the softmax must be of 1 to ", kMostSoftened, " points, got ", all);
   require(threads >= 1, "[deform_attn] threads must be >= 1, got ", threads);
   Problem p{};
   p.images = images;
@@ -225,6 +271,7 @@ Problem make_problem(const TensorView<const float, 4>& values,
   p.values = values.data;
   p.locations = locations.data;
   p.weights = weights.data;
+  p.softmax = softmax;
   return p;
 }
 
@@ -232,8 +279,9 @@ Problem make_problem(const TensorView<const float, 4>& values,
 
 void deform_attn(TensorView<const float, 4> values, const std::vector<std::int64_t>& sides,
                  TensorView<const float, 5> locations, TensorView<const float, 4> weights,
-                 const std::vector<std::int64_t>& points, TensorView<float, 3> out, int threads) {
-  Problem p = make_problem(values, sides, locations, weights, points, threads);
+                 const std::vector<std::int64_t>& points, bool softmax, TensorView<float, 3> out,
+                 int threads) {
+  Problem p = make_problem(values, sides, locations, weights, points, softmax, threads);
   require_shape("deform_attn", "out", out, {p.images, p.queries, p.heads * p.channels});
   require_contiguous("deform_attn", "out", out);
   p.out = out.data;
@@ -245,10 +293,10 @@ void deform_attn(TensorView<const float, 4> values, const std::vector<std::int64
 void deform_attn_backward(TensorView<const float, 3> grad, TensorView<const float, 4> values,
                           const std::vector<std::int64_t>& sides,
                           TensorView<const float, 5> locations, TensorView<const float, 4> weights,
-                          const std::vector<std::int64_t>& points, TensorView<float, 4> grad_values,
-                          TensorView<float, 5> grad_locations, TensorView<float, 4> grad_weights,
-                          int threads) {
-  Problem p = make_problem(values, sides, locations, weights, points, threads);
+                          const std::vector<std::int64_t>& points, bool softmax,
+                          TensorView<float, 4> grad_values, TensorView<float, 5> grad_locations,
+                          TensorView<float, 4> grad_weights, int threads) {
+  Problem p = make_problem(values, sides, locations, weights, points, softmax, threads);
   require_shape("deform_attn_backward", "grad", grad, {p.images, p.queries, p.heads * p.channels});
   require_shape("deform_attn_backward", "grad_values", grad_values, values.shape);
   require_shape("deform_attn_backward", "grad_locations", grad_locations, locations.shape);

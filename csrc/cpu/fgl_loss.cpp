@@ -14,8 +14,7 @@ namespace {
 
 constexpr const char* kWhere = "fgl_loss";
 
-// How many queries one thread takes at a time, and how many are worth a thread.
-constexpr std::int64_t kQueries = 64;
+// How many queries are worth a thread.
 constexpr std::int64_t kWorth = 1 << 12;
 
 struct Problem {
@@ -27,7 +26,6 @@ struct Problem {
         queries(edges.shape[2]),
         values(edges.shape[4]),
         targets(truth.shape[1]),
-        blocks((queries + kQueries - 1) / kQueries),
         stride(edges.stride),
         references(reference.data),
         truths(truth.data),
@@ -53,9 +51,9 @@ struct Problem {
     }
   }
 
-  std::int64_t tasks() const noexcept { return stages * images * blocks; }
+  std::int64_t tasks() const noexcept { return stages * images * blocks_of(queries); }
 
-  std::int64_t stages, images, queries, values, targets, blocks;
+  std::int64_t stages, images, queries, values, targets;
   std::array<std::int64_t, 5> stride;
   const float* references;
   const float* truths;
@@ -78,9 +76,7 @@ struct Edge {
 
 template <typename Work>
 void visit(const Problem& p, std::int64_t task, const Work& work) {
-  const std::int64_t stage = task / (p.images * p.blocks), image = task / p.blocks % p.images;
-  const std::int64_t first = task % p.blocks * kQueries;
-  const std::int64_t end = std::min(first + kQueries, p.queries);
+  const auto [stage, image, first, end] = block_of(task, p.images, p.queries);
   const std::int32_t* const owners = p.owners.row(stage, image);
   const int bins = static_cast<int>(p.values) - 1;
   for (std::int64_t q = first; (q = Owners::next(owners, q, end)) < end; ++q) {
@@ -122,7 +118,7 @@ void fgl_loss(const AnyView<5>& edges, const TensorView<const float, 4>& referen
       double total = 0.0;
       visit(p, task, [&](const Edge& edge) {
         const Item* const x = all + edge.at;
-        const float log_sum = log_sum_exp(x, p.values, edge.room);
+        const float log_sum = log_sum_exp(x, p.values, edge.room, 1.0F);
         const float left = log_sum - to_float(x[edge.bin.left]);
         const float right = log_sum - to_float(x[edge.bin.left + 1]);
         const float loss = left * (1.0F - edge.bin.share) + right * edge.bin.share;
@@ -142,10 +138,7 @@ void fgl_loss_backward(const TensorView<const float, 1>& grad, const AnyView<5>&
                        float normaliser, const AnyView<5>& grad_edges, int threads) {
   const Problem p(edges, references, truths, owners, iou, reg_scale, up, threads);
   require_shape(kWhere, "grad", grad, {p.stages});
-  require_shape(kWhere, "grad_edges", grad_edges, edges.shape);
-  require_contiguous(kWhere, "grad_edges", grad_edges);
-  require(grad_edges.dtype == edges.dtype && grad_edges.device == Device::cpu,
-          "[fgl_loss] grad_edges must be of the type and device of edges");
+  require_grad(kWhere, "grad_edges", grad_edges, edges);
   dispatch_float(edges.dtype, [&](auto type) {
     using Item = typename decltype(type)::type;
     const auto* const all = edges.template items<const Item>().data;
@@ -154,16 +147,15 @@ void fgl_loss_backward(const TensorView<const float, 1>& grad, const AnyView<5>&
     const auto scaled_softmax = ScaledSoftmaxEntries<Item>::best();
     const int useful = worth(p.stages * p.images * p.queries, kWorth, threads);
     parallel(p.tasks(), useful, [&](std::int64_t task) {
-      const std::int64_t image = task / p.blocks, first = task % p.blocks * kQueries;
-      const std::int64_t count = std::min(kQueries, p.queries - first) * 4 * p.values;
-      Item* const mine = to + (image * p.queries + first) * 4 * p.values;
-      std::fill(mine, mine + count, Item{});
-      const float unit = grad.data[image / p.images * grad.stride[0]] / normaliser;
+      const auto [stage, image, first, end] = block_of(task, p.images, p.queries);
+      Item* const mine = to + (stage * p.images + image) * p.queries * 4 * p.values;
+      std::fill(mine + first * 4 * p.values, mine + end * 4 * p.values, Item{});
+      const float unit = grad.data[stage * grad.stride[0]] / normaliser;
       visit(p, task, [&](const Edge& edge) {
         const Item* const x = all + edge.at;
         Item* const row = to + edge.row * p.values;
         const float scale = unit * edge.weight;
-        const float log_sum = log_sum_exp(x, p.values, edge.room);
+        const float log_sum = log_sum_exp(x, p.values, edge.room, 1.0F);
         scaled_softmax(x, p.values, edge.room, log_sum, scale, row);
         const float shares[2] = {1.0F - edge.bin.share, edge.bin.share};
         for (int i = 0; i < 2; ++i) {

@@ -224,10 +224,7 @@ void focal_loss_backward(const TensorView<const float, 1>& grad, const AnyView<4
                          int threads) {
   const Problem p(logits, labels, owners, quality, focal_terms(kind, alpha, gamma), threads);
   require_shape(kWhere, "grad", grad, {p.stages});
-  require_shape(kWhere, "grad_logits", grad_logits, logits.shape);
-  require_contiguous(kWhere, "grad_logits", grad_logits);
-  require(grad_logits.dtype == logits.dtype && grad_logits.device == Device::cpu,
-          "[focal_loss] grad_logits must be of the type and device of logits");
+  require_grad(kWhere, "grad_logits", grad_logits, logits);
   dispatch_float(logits.dtype, [&](auto type) {
     using Item = typename decltype(type)::type;
     const auto items = logits.template items<const Item>();

@@ -78,6 +78,32 @@ class Owners {
   std::int64_t targets_;
 };
 
+// Queries [first, end) of one image of one stage: what one thread takes at a time.
+struct Block {
+  std::int64_t stage, image, first, end;
+};
+
+constexpr std::int64_t kBlock = 64;
+
+inline std::int64_t blocks_of(std::int64_t queries) noexcept {
+  return (queries + kBlock - 1) / kBlock;
+}
+
+inline Block block_of(std::int64_t task, std::int64_t images, std::int64_t queries) noexcept {
+  const std::int64_t blocks = blocks_of(queries), first = task % blocks * kBlock;
+  return {task / blocks / images, task / blocks % images, first, std::min(first + kBlock, queries)};
+}
+
+// Refuses a place for a gradient that is not laid out as it must be.
+template <std::size_t Rank>
+inline void require_grad(const char* where, const char* name, const AnyView<Rank>& grad,
+                         const AnyView<Rank>& like) {
+  require_shape(where, name, grad, like.shape);
+  require_contiguous(where, name, grad);
+  require(grad.dtype == like.dtype && grad.device == Device::cpu, "[", where, "] ", name,
+          " must be of the type and device of ", name + sizeof("grad_") - 1);
+}
+
 // How many threads are worth waking for `items` of work, of which a thread should have `each`.
 inline int worth(std::int64_t items, std::int64_t each, int threads) noexcept {
   return static_cast<int>(std::min<std::int64_t>(threads, 1 + items / each));

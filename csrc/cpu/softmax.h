@@ -9,11 +9,11 @@
 
 namespace detrx::cpu {
 
-// log(sum(e^x)). `room` >= count items may be read from x on.
+// log(sum(e^(scale * x))), scale > 0. `room` >= count items may be read from x on.
 template <typename Item>
 struct LogSumExp {
   template <typename Lanes>
-  static DETRX_INLINE float run(const Item* x, std::int64_t count, std::int64_t room) {
+  static DETRX_INLINE float run(const Item* x, std::int64_t count, std::int64_t room, float scale) {
     using Floats = typename Lanes::Floats;
     constexpr std::int64_t kCount = Lanes::kCount;
     constexpr float kNone = -std::numeric_limits<float>::infinity();
@@ -31,16 +31,16 @@ struct LogSumExp {
     const float top = greatest_lane<Lanes>(most);
     Floats sum{}, e;
     if (whole < count) {
-      exp_of_nonpositive<Lanes>(tail - top, e);
+      exp_of_nonpositive<Lanes>((tail - top) * scale, e);
       sum += e;
     }
     for (std::int64_t i = 0; i < whole; i += kCount) {
       Floats at;
       load_floats<Lanes>(x + i, at);
-      exp_of_nonpositive<Lanes>(at - top, e);
+      exp_of_nonpositive<Lanes>((at - top) * scale, e);
       sum += e;
     }
-    return top + std::log(sum_lanes<Lanes>(sum));
+    return top * scale + std::log(sum_lanes<Lanes>(sum));
   }
 };
 
@@ -67,7 +67,8 @@ struct ScaledSoftmax {
 };
 
 template <typename Item>
-using LogSumExpEntries = Entries<LogSumExp<Item>, float, const Item*, std::int64_t, std::int64_t>;
+using LogSumExpEntries =
+    Entries<LogSumExp<Item>, float, const Item*, std::int64_t, std::int64_t, float>;
 template <typename Item>
 using ScaledSoftmaxEntries = Entries<ScaledSoftmax<Item>, void, const Item*, std::int64_t,
                                      std::int64_t, float, float, Item*>;

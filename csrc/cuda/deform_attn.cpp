@@ -43,7 +43,8 @@ void lay_levels(Sampling& p, const std::vector<std::int64_t>& sides,
 
 Sampling make_problem(const Arguments& arguments, const AnyView<4>& values,
                       const std::vector<std::int64_t>& sides, const AnyView<5>& locations,
-                      const AnyView<4>& weights, const std::vector<std::int64_t>& points) {
+                      const AnyView<4>& weights, const std::vector<std::int64_t>& points,
+                      bool softmax) {
   Sampling p{};
   p.images = values.shape[0];
   p.pixels = values.shape[1];
@@ -51,6 +52,7 @@ Sampling make_problem(const Arguments& arguments, const AnyView<4>& values,
   p.channels = narrow(values.shape[3]);
   p.queries = weights.shape[1];
   p.points = narrow(std::accumulate(points.begin(), points.end(), std::int64_t{0}));
+  p.softmax = softmax;
   lay_levels(p, sides, points);
   p.values = arguments.memory("values", values, values.shape);
   p.weights =
@@ -79,10 +81,10 @@ bool lay_lanes(Sampling& p, std::int64_t vector, std::initializer_list<const voi
 
 void deform_attn(const AnyView<4>& values, const std::vector<std::int64_t>& sides,
                  const AnyView<5>& locations, const AnyView<4>& weights,
-                 const std::vector<std::int64_t>& points, const AnyView<3>& out,
+                 const std::vector<std::int64_t>& points, bool softmax, const AnyView<3>& out,
                  std::int64_t stream) {
   const Arguments arguments("deform_attn", values.device_index);
-  Sampling p = make_problem(arguments, values, sides, locations, weights, points);
+  Sampling p = make_problem(arguments, values, sides, locations, weights, points, softmax);
   dispatch_float(values.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     constexpr int kVector = 16 / sizeof(T);
@@ -95,10 +97,11 @@ void deform_attn(const AnyView<4>& values, const std::vector<std::int64_t>& side
 void deform_attn_backward(const AnyView<3>& grad, const AnyView<4>& values,
                           const std::vector<std::int64_t>& sides, const AnyView<5>& locations,
                           const AnyView<4>& weights, const std::vector<std::int64_t>& points,
-                          const AnyView<4>& grad_values, const AnyView<5>& grad_locations,
-                          const AnyView<4>& grad_weights, std::int64_t stream) {
+                          bool softmax, const AnyView<4>& grad_values,
+                          const AnyView<5>& grad_locations, const AnyView<4>& grad_weights,
+                          std::int64_t stream) {
   const Arguments arguments("deform_attn_backward", values.device_index);
-  Sampling p = make_problem(arguments, values, sides, locations, weights, points);
+  Sampling p = make_problem(arguments, values, sides, locations, weights, points, softmax);
   p.grad_values = arguments.items<float>("grad_values", grad_values, values.shape);
   p.grad_locations = arguments.items<float>("grad_locations", grad_locations, locations.shape);
   p.grad_weights = arguments.items<float>("grad_weights", grad_weights, weights.shape);

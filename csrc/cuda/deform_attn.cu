@@ -67,7 +67,26 @@ struct Place {
   }
 };
 
-// Calls visit(point, level, corners) for all points of a place.
+// The weights of a place: as they are given, or the softmax of them. All lanes of a warp make one.
+struct Weights {
+  const float* all;
+  bool softmax;
+  float top, sum;
+
+  __device__ Weights(const Sampling& p, const Place& place)
+      : all(p.weights + place.number * p.points), softmax(p.softmax), top(0.0F), sum(1.0F) {
+    if (!softmax || p.points == 0) return;
+    top = all[0];
+    for (int k = place.lane; k < p.points; k += p.lanes) top = all[k] > top ? all[k] : top;
+    top = lanes_max(top, p.lanes);
+    sum = 0.0F;
+    for (int k = place.lane; k < p.points; k += p.lanes) sum += expf(all[k] - top);
+    sum = lanes_sum(sum, p.lanes);
+  }
+  __device__ float operator[](int k) const { return softmax ? expf(all[k] - top) / sum : all[k]; }
+};
+
+// Calls visit(k, point, level, corners) for all points of a place, k counted from its first.
 template <typename Visit>
 __device__ inline void each_point(const Sampling& p, std::int64_t number, Visit visit) {
   for (int level = 0, k = 0; level < p.levels; ++level) {
@@ -76,7 +95,7 @@ __device__ inline void each_point(const Sampling& p, std::int64_t number, Visit 
       Footprint c;
       find_footprint(p.locations[2 * point], p.locations[2 * point + 1], p.height[level],
                      p.width[level], c);
-      visit(point, level, c);
+      visit(k, point, level, c);
     }
   }
 }
@@ -84,14 +103,15 @@ __device__ inline void each_point(const Sampling& p, std::int64_t number, Visit 
 template <typename T, int N>
 __global__ void __launch_bounds__(kThreads) sample_kernel(const Sampling p) {
   const Place place(p);
+  const Weights weights(p, place);
   if (!place.real) return;
   const auto* const values = static_cast<const T*>(p.values) + place.base;
   auto* const out = static_cast<T*>(p.out) + place.number * p.channels;
   const std::int64_t step = static_cast<std::int64_t>(p.heads) * p.channels;
   for (int channel = place.lane * N; channel < p.channels; channel += p.lanes * N) {
     float sum[N] = {};
-    each_point(p, place.number, [&](std::int64_t point, int level, const Footprint& c) {
-      const float weight = p.weights[point];
+    each_point(p, place.number, [&](int k, std::int64_t, int level, const Footprint& c) {
+      const float weight = weights[k];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         if (c.pixel[i] < 0) continue;
@@ -109,12 +129,14 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(const Sampling p) {
 template <typename T, int N>
 __global__ void __launch_bounds__(kThreads) differentiate_kernel(const Sampling p) {
   const Place place(p);
+  const Weights weights(p, place);
   const auto* const values = static_cast<const T*>(p.values) + place.base;
   float* const grad_values = p.grad_values + place.base;
   const auto* const grad = static_cast<const T*>(p.grad) + place.number * p.channels;
   const std::int64_t step = static_cast<std::int64_t>(p.heads) * p.channels;
-  each_point(p, place.number, [&](std::int64_t point, int level, const Footprint& c) {
-    const float weight = p.weights[point];
+  float mean = 0.0F;  // of the slopes of a softmax
+  each_point(p, place.number, [&](int k, std::int64_t point, int level, const Footprint& c) {
+    const float weight = weights[k];
     float product[4] = {};
     for (int channel = place.lane * N; channel < p.channels; channel += p.lanes * N) {
       float slope[N];
@@ -137,9 +159,13 @@ __global__ void __launch_bounds__(kThreads) differentiate_kernel(const Sampling 
     const SampleGradient found =
         differentiate_sample(c, product, weight, p.height[level], p.width[level]);
     p.grad_weights[point] = found.weight;
+    mean += weight * found.weight;
     p.grad_locations[2 * point] = found.x;
     p.grad_locations[2 * point + 1] = found.y;
   });
+  if (!p.softmax || !place.real || place.lane != 0) return;
+  float* const slopes = p.grad_weights + place.number * p.points;
+  for (int k = 0; k < p.points; ++k) slopes[k] = weights[k] * (slopes[k] - mean);
 }
 
 Grid grid_of(const Sampling& p) {

@@ -15,20 +15,23 @@ namespace detrx::cuda {
 //   locations (B, Q, H, P, 2) float32 x, y
 //   weights   (B, Q, H, P) float32
 //   points    how many of the P points belong to each level
+//   softmax   whether weights are logits to take a softmax over P of
 //   out       (B, Q, H * D) of the type of values, written
 void deform_attn(const AnyView<4>& values, const std::vector<std::int64_t>& sides,
                  const AnyView<5>& locations, const AnyView<4>& weights,
-                 const std::vector<std::int64_t>& points, const AnyView<3>& out,
+                 const std::vector<std::int64_t>& points, bool softmax, const AnyView<3>& out,
                  std::int64_t stream);
 
-// The gradients of the above, given the gradient of out in the type of values.
+// The gradients of the above (with softmax, of the logits), given the gradient of out in the type
+// of values.
 //   grad_values    (B, S, H, D) float32, added to: pass zeros. Threads add in no fixed order, so
 //                  its last bits differ from run to run
 //   grad_locations, grad_weights  written
 void deform_attn_backward(const AnyView<3>& grad, const AnyView<4>& values,
                           const std::vector<std::int64_t>& sides, const AnyView<5>& locations,
                           const AnyView<4>& weights, const std::vector<std::int64_t>& points,
-                          const AnyView<4>& grad_values, const AnyView<5>& grad_locations,
-                          const AnyView<4>& grad_weights, std::int64_t stream);
+                          bool softmax, const AnyView<4>& grad_values,
+                          const AnyView<5>& grad_locations, const AnyView<4>& grad_weights,
+                          std::int64_t stream);
 
 }  // namespace detrx::cuda

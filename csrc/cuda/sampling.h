@@ -16,6 +16,7 @@ struct Sampling {
   std::int64_t start[kMostLevels];  // the level's first pixel
   std::int32_t end[kMostLevels];    // one past its last point
   std::int32_t lanes;               // threads to a query's head, a power of two up to 32
+  bool softmax;                     // whether weights are logits
   const void* values;
   const float* locations;
   const float* weights;

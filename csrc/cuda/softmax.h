@@ -8,9 +8,9 @@
 
 namespace detrx::cuda {
 
-// log(sum(e^x)) of count >= 1 items.
+// log(sum(e^(scale * x))) of count >= 1 items, scale > 0.
 template <typename T>
-__device__ inline float log_sum_exp(const T* x, int count) {
+__device__ inline float log_sum_exp(const T* x, int count, float scale = 1.0F) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   float most = to_float(x[0]);
   for (int i = lane; i < count; i += kWarp) {
@@ -19,8 +19,8 @@ __device__ inline float log_sum_exp(const T* x, int count) {
   }
   most = lanes_max(most);
   float sum = 0.0F;
-  for (int i = lane; i < count; i += kWarp) sum += expf(to_float(x[i]) - most);
-  return most + logf(lanes_sum(sum));
+  for (int i = lane; i < count; i += kWarp) sum += expf(scale * (to_float(x[i]) - most));
+  return scale * most + logf(lanes_sum(sum));
 }
 
 }  // namespace detrx::cuda

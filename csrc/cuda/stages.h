@@ -69,6 +69,23 @@ struct CrossEntropy {
   void* grad_logits;     // written
 };
 
+struct DdfLoss {
+  Stages stages;            // that a launch works on: the students, or on the way back all
+  std::int64_t students;    // L - 1, the number of the stage that teaches
+  const void* edges;        // (L, B, Q, 4, values)
+  const float* confidence;  // (B, Q)
+  const float* iou;         // (L, B, Q)
+  std::int32_t values;
+  float scale;          // 1 / temperature
+  float* log_sums;      // (L, B, Q, 4) written on the way forward, read on the way back
+  const float* counts;  // (L - 1, 2) queries with and without a target
+  float* parts;         // (L - 1, B, blocks, 2) written
+  std::int64_t shares;  // of each stage in parts
+  float* sums;          // (L - 1,) written
+  const float* grad;    // (L - 1,)
+  void* grad_edges;     // written
+};
+
 struct FglLoss {
   Stages stages;
   const void* edges;        // (L, B, Q, 4, bins + 1)
@@ -90,6 +107,9 @@ template <typename T>
 void launch_focal_loss(const FocalLoss& problem, bool backward, Stream stream);
 template <typename T>
 void launch_cross_entropy(const CrossEntropy& problem, bool backward, Stream stream);
+template <typename T>
+void launch_ddf_loss(const DdfLoss& problem, bool backward, Stream stream);
+void launch_ddf_sums(const DdfLoss& problem, Stream stream);
 template <typename T>
 void launch_fgl_loss(const FglLoss& problem, bool backward, Stream stream);
 

@@ -22,7 +22,16 @@ import pytest
 import torch
 
 from detrx import native
-from detrx.ops import cuda_bodies, loss_reference, reference
+from detrx.ops import (
+    box_loss,
+    cross_entropy,
+    cuda_bodies,
+    ddf_loss,
+    fgl_loss,
+    focal_loss,
+    loss_reference,
+    reference,
+)
 
 pybind11 = pytest.importorskip("pybind11")
 
@@ -85,7 +94,8 @@ def emulator() -> ModuleType:
     if COMPILER is None:
         pytest.skip("no C++ compiler here")
     digest = hashlib.sha256(f"{FLAGS} {sysconfig.get_config_var('EXT_SUFFIX')}".encode())
-    for path in sorted([*(ROOT / "csrc").rglob("*.[ch]*"), *EMULATION.rglob("*.[ch]*")]):
+    rooms = [*(ROOT / "csrc" / room for room in ("bindings", "core", "cuda")), EMULATION]
+    for path in sorted(path for room in rooms for path in room.rglob("*.[ch]*")):
         if path.is_file():
             digest.update(path.read_bytes())
     module = build(ROOT / "build" / "cuda_emulation" / digest.hexdigest()[:16])
@@ -100,6 +110,7 @@ def emulator() -> ModuleType:
 @pytest.fixture(autouse=True)
 def bodies(emulator: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """cuda_bodies goes to the emulator, whatever it makes room in holds NaN, and every test has its own chances."""
+    monkeypatch.setattr(cuda_bodies, "serves", lambda tensor: True)
     monkeypatch.setattr(cuda_bodies, "_kernels", lambda: emulator)
     monkeypatch.setattr(cuda_bodies, "_kind", lambda group, name: getattr(getattr(emulator, group), name))
     monkeypatch.setattr(cuda_bodies, "_stream", lambda tensor: 0)
@@ -158,8 +169,8 @@ def test_box_loss(size, dtype, kind):
     normaliser, grads = torch.tensor(3.5), torch.rand(2, stages) + 0.5
     wanted = loss_reference.box_loss_reference(boxes, truths, owners, kind=kind, normaliser=normaliser)
     with uninitialised_is_nan():
-        found = cuda_bodies.box_loss(boxes, truths, owners, normaliser, kind)
-        slope = cuda_bodies.box_loss_backward(*grads, boxes, truths, owners, normaliser, kind)
+        found = box_loss._op.forward(boxes, truths, owners, normaliser, kind)
+        slope = box_loss._op.backward(*grads, boxes, truths, owners, normaliser, kind)
     hold(found, wanted)
     hold([slope], [slope_of(wanted[:2], boxes, grads)], dtype)
 
@@ -177,10 +188,8 @@ def test_focal_loss(size, dtype, kind, gamma):
     settings, grad = {"kind": kind, "alpha": 0.25, "gamma": gamma}, torch.rand(stages) + 0.5
     wanted = loss_reference.focal_loss_reference(logits, labels, owners, quality=quality, **settings)
     with uninitialised_is_nan():
-        found = cuda_bodies.focal_loss(logits, labels, owners, quality, None, *settings.values())
-        slope = cuda_bodies.focal_loss_backward(
-            grad, logits, labels, owners, quality, None, *settings.values()
-        )
+        found = focal_loss._op.forward(logits, labels, owners, quality, None, *settings.values())
+        slope = focal_loss._op.backward(grad, logits, labels, owners, quality, None, *settings.values())
     hold([found], [wanted])
     hold([slope], [slope_of([wanted], logits, [grad])], dtype)
 
@@ -194,8 +203,8 @@ def test_cross_entropy(size, dtype):
     grad = torch.rand(stages) + 0.5
     wanted = loss_reference.cross_entropy_reference(logits, labels, owners, no_object=0.1)
     with uninitialised_is_nan():
-        found, *kept = cuda_bodies.cross_entropy(logits, labels, owners, 0.1)
-        slope = cuda_bodies.cross_entropy_backward(grad, logits, labels, owners, *kept, 0.1)
+        found, *kept = cross_entropy._op.forward(logits, labels, owners, 0.1)
+        slope = cross_entropy._op.backward(grad, logits, labels, owners, *kept, 0.1)
     hold([found], [wanted])
     hold([slope], [slope_of([wanted], logits, [grad])], dtype)
 
@@ -215,12 +224,41 @@ def test_fgl_loss(size, dtype):
         edges, references, truths, owners, iou, reg_scale=4.0, up=0.5, normaliser=normaliser
     )
     with uninitialised_is_nan():
-        found = cuda_bodies.fgl_loss(edges, references, truths, owners, iou, normaliser, 4.0, 0.5)
-        slope = cuda_bodies.fgl_loss_backward(
-            grad, edges, references, truths, owners, iou, normaliser, 4.0, 0.5
-        )
+        found = fgl_loss._op.forward(edges, references, truths, owners, iou, normaliser, 4.0, 0.5)
+        slope = fgl_loss._op.backward(grad, edges, references, truths, owners, iou, normaliser, 4.0, 0.5)
     hold([found], [wanted])
     hold([slope], [slope_of([wanted], edges, [grad])], dtype)
+
+
+@typed
+@sized
+def test_ddf_loss(size, dtype):
+    students, images, queries, *_, shared = SIZES[size]
+    edges = torch.randn(students + 1, images, queries, 4, 33).to(dtype).requires_grad_()
+    owners = some_owners(size)
+    owners = owners if shared else torch.cat((owners, owners[:1]))
+    confidence, iou = torch.rand(images, queries), torch.rand(students + 1, images, queries)
+    matched, all_of_them, grad = torch.full((1,), 7.0), torch.tensor(200.0), torch.rand(students) + 0.5
+    given = edges, confidence, owners, iou
+    wanted = loss_reference.ddf_loss_reference(*given, temperature=3.0, matched=matched, queries=all_of_them)
+    given = (*given, torch.tensor([[7.0, 193.0]]).expand(students, 2))
+    with uninitialised_is_nan():
+        found, *kept = ddf_loss._op.forward(*given, 3.0)
+        slope = ddf_loss._op.backward(grad, *given, *kept, 3.0)
+    hold([found], [wanted])
+    hold([slope], [slope_of([wanted], edges, [grad])], dtype)
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+def test_no_layer_learns_where_none_is_before_the_last(layers):
+    owners = torch.zeros(1, 2, 3, dtype=torch.int32)
+    counts = torch.empty(0, 2)
+    given = torch.randn(layers, 2, 3, 4, 5), torch.rand(2, 3), owners, torch.rand(layers, 2, 3), counts
+    with uninitialised_is_nan():
+        found, *kept = ddf_loss._op.forward(*given, 3.0)
+        slope = ddf_loss._op.backward(found, *given, *kept, 3.0)
+    assert found.shape == (0,)
+    assert torch.equal(slope, torch.zeros_like(given[0]))
 
 
 @typed
@@ -235,18 +273,21 @@ def test_fgl_loss(size, dtype):
         ([(4, 4)], [2], 2, 8, 0),
     ],
 )
-def test_deform_attn(shapes, points, heads, channels, queries, dtype):
+@pytest.mark.parametrize("softmax", [False, True])
+def test_deform_attn(shapes, points, heads, channels, queries, softmax, dtype):
     area = sum(height * width for height, width in shapes)
     values = torch.randn(2, area, heads, channels).to(dtype)
     locations = (torch.rand(2, queries, heads, sum(points), 2) - 0.5) * 1.6 + 0.5
-    weights = torch.randn(2, queries, heads, sum(points)).softmax(-1)
+    weights = torch.randn(2, queries, heads, sum(points)) * 3
+    weights = weights if softmax else weights.softmax(-1)
     leaves = [tensor.float().requires_grad_() for tensor in (values, locations, weights)]
-    wanted = reference.deform_attn(leaves[0], shapes, *leaves[1:], points)
+    shares = leaves[2].softmax(-1) if softmax else leaves[2]
+    wanted = reference.deform_attn(leaves[0], shapes, leaves[1], shares, points)
     grad = torch.randn(2, queries, heads * channels).to(dtype)
     sides = [side for shape in shapes for side in shape]
     with uninitialised_is_nan():
-        found = cuda_bodies.deform_attn(values, sides, locations, weights, points)
-        slopes = cuda_bodies.deform_attn_backward(grad, values, sides, locations, weights, points)
+        found = cuda_bodies.deform_attn(values, sides, locations, weights, points, softmax)
+        slopes = cuda_bodies.deform_attn_backward(grad, values, sides, locations, weights, points, softmax)
     hold([found], [wanted], dtype)
     if queries:
         of_values, *rest = torch.autograd.grad((wanted * grad.float()).sum(), leaves)
@@ -349,16 +390,16 @@ def test_counts_outside_the_table_are_taken_as_its_ends():
 
 def test_arguments_are_refused_by_name(emulator):
     with pytest.raises(ValueError, match=r"\[box_loss\] truths must have shape \(2, 3, 4\), got \(2, 3, 5\)"):
-        cuda_bodies.box_loss(
+        box_loss._op.forward(
             some_boxes(1, 2, 7), torch.rand(2, 3, 5), torch.zeros(1, 2, 7, dtype=torch.int32), None, "giou"
         )
     with pytest.raises(ValueError, match=r"\[cross_entropy\] owners must be int32, got int64"):
-        cuda_bodies.cross_entropy(
+        cross_entropy._op.forward(
             torch.rand(1, 2, 7, 3), torch.zeros(2, 3, dtype=torch.int64), torch.zeros(1, 2, 7).long(), 0.1
         )
     with pytest.raises(ValueError, match="at most 8 levels"):
         emulator.deform_attn(
             *map(cuda_bodies.cross, [torch.rand(1, 9, 1, 4)]), [1] * 18,
-            *map(cuda_bodies.cross, [torch.rand(1, 1, 1, 9, 2), torch.rand(1, 1, 1, 9)]), [1] * 9,
+            *map(cuda_bodies.cross, [torch.rand(1, 1, 1, 9, 2), torch.rand(1, 1, 1, 9)]), [1] * 9, False,
             cuda_bodies.cross(torch.rand(1, 1, 4)), 0,
         )  # fmt: skip

@@ -15,6 +15,7 @@ from detrx.ops.box_loss import box_loss
 from detrx.ops.cross_entropy import cross_entropy
 from detrx.ops.cuda_bodies import assign as assign_on_cuda
 from detrx.ops.cuda_bodies import has_cuda
+from detrx.ops.ddf_loss import ddf_loss
 from detrx.ops.deform_attn import deform_attn
 from detrx.ops.fgl_loss import fgl_loss
 from detrx.ops.focal_loss import focal_loss
@@ -80,7 +81,8 @@ def differentiate(run, leaf):
 
 
 def test_the_kernels_are_built() -> None:
-    names = ("assign", "match", "box_loss", "focal_loss", "cross_entropy", "fgl_loss", "deform_attn")
+    names = ("assign", "match", "box_loss", "focal_loss", "cross_entropy", "ddf_loss", "fgl_loss")
+    assert has_cuda("deform_attn")
     assert all(has_cuda(name) for name in names)
 
 
@@ -151,6 +153,21 @@ def test_fgl_loss(size, dtype):
 
 
 @typed
+@sized
+def test_ddf_loss(size, dtype):
+    torch.manual_seed(0)
+    stages, images, queries, *_ = SIZES[size]
+    confidence = torch.rand(images, queries, device="cuda")
+    owners, iou = some_owners(size), torch.rand(stages, images, queries, device="cuda")
+    hold(
+        lambda edges: ddf_loss(edges, confidence, owners, iou),
+        lambda edges: loss_reference.ddf_loss_reference(edges, confidence, owners, iou),
+        torch.randn(stages, images, queries, 4, 33, device="cuda"),
+        dtype,
+    )
+
+
+@typed
 @pytest.mark.parametrize(
     ("shapes", "points", "heads", "channels", "queries"),
     [
@@ -161,18 +178,21 @@ def test_fgl_loss(size, dtype):
         pytest.param([(4, 4)], [2], 2, 8, 0, id="no queries"),
     ],
 )
-def test_deform_attn(shapes, points, heads, channels, queries, dtype):
+@pytest.mark.parametrize("softmax", [False, True])
+def test_deform_attn(shapes, points, heads, channels, queries, softmax, dtype):
     torch.manual_seed(0)
     area = sum(height * width for height, width in shapes)
     values = torch.randn(2, area, heads, channels, device="cuda").to(dtype)
     locations = some_locations(shapes, points, (2, queries, heads))
-    weights = torch.randn(2, queries, heads, sum(points)).softmax(-1)
+    weights = torch.randn(2, queries, heads, sum(points))
+    weights = weights if softmax else weights.softmax(-1)
     grad = torch.randn(2, queries, heads * channels, device="cuda").to(dtype)
     found = [t.cuda().requires_grad_() for t in (values, locations, weights)]
-    out = deform_attn(found[0], shapes, found[1], found[2], points)
+    out = deform_attn(found[0], shapes, found[1], found[2], points, softmax=softmax)
     assert out.dtype == dtype
     wide = [t.detach().double().cpu().requires_grad_() for t in found]
-    wanted = reference.deform_attn(wide[0], shapes, wide[1], wide[2], points)
+    shares = wide[2].softmax(-1) if softmax else wide[2]
+    wanted = reference.deform_attn(wide[0], shapes, wide[1], shares, points)
     answers, truths = [out], [wanted]
     if queries:
         answers += torch.autograd.grad(out, found, grad)

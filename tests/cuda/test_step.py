@@ -16,6 +16,7 @@ from detrx.losses.config import LossConfig
 from detrx.losses.criterion import Criterion
 from detrx.ops.box_loss import box_loss
 from detrx.ops.cross_entropy import cross_entropy
+from detrx.ops.ddf_loss import ddf_loss
 from detrx.ops.fgl_loss import fgl_loss
 from detrx.ops.focal_loss import focal_loss
 from detrx.ops.match import match, match_counting, raise_bad
@@ -66,7 +67,8 @@ def step(logits, boxes, edges, truth: Targets):
     terms.append(cross_entropy(logits, truth.labels.clamp(max=CLASSES - 2), own))
     weights = {"reg_scale": 4.0, "up": 0.5, "normaliser": normaliser}
     terms.append(fgl_loss(edges, boxes.detach(), truth.boxes, joint, boxed.iou, **weights))
-    return torch.stack(terms).sum(), bad
+    terms.append(ddf_loss(edges, logits[-1].detach().amax(-1).sigmoid(), joint, boxed.iou))
+    return torch.cat(terms).sum(), bad
 
 
 def slopes(leaves, truth, run=step):

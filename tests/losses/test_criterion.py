@@ -5,13 +5,11 @@ from dataclasses import fields, replace
 import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
-from torch.nn import functional as F
 
 from detrx.errors import ConfigError, TrainingError
 from detrx.losses.config import LossConfig
 from detrx.losses.criterion import Criterion
 from detrx.losses.denoise import make_denoise
-from detrx.losses.distillation import distillation_loss
 from detrx.losses.stages import Costs
 from detrx.ops.match import match_counting
 from detrx.tensors import Outputs, Targets
@@ -210,39 +208,6 @@ def test_outputs_of_another_model_are_refused():
         Criterion(LossConfig(), 7)(make_outputs(1), make_targets([1]))
     with pytest.raises(ConfigError, match=r"4 \* \(bins \+ 1\) = 68"):
         Criterion(LossConfig(bins=16), CLASSES)(make_outputs(1), make_targets([1]))
-
-
-def test_distillation_against_torch():
-    g = torch.Generator().manual_seed(0)
-    students = torch.randn(2, 3, 3, 4, 33, generator=g).requires_grad_()
-    teacher, confidence = torch.randn(3, 3, 4, 33, generator=g), torch.rand(3, 3, generator=g)
-    owners = torch.full((2, 9), -1, dtype=torch.int32)
-    owners[0, [1, 4]] = owners[1, [0, 8]] = torch.tensor([2, 0], dtype=torch.int32)
-    iou = torch.rand(2, 3, 3, generator=g)
-    found = distillation_loss(students, teacher, confidence, owners.reshape(2, 3, 3), iou, temperature=5.0)
-    for layer in range(2):
-        log = F.log_softmax(students[layer].flatten(0, 1) / 5, -1)
-        wanted = (teacher / 5).softmax(-1).flatten(0, 1)
-        each = F.kl_div(log, wanted, reduction="none").sum(-1) * 25
-        matched = owners[layer] >= 0
-        each = each * torch.where(matched, iou[layer].flatten(), confidence.flatten())[:, None]
-        roots = 2**0.5 + 7**0.5
-        plain = (each[matched].mean() * 2**0.5 + each[~matched].mean() * 7**0.5) / roots
-        torch.testing.assert_close(found[layer], plain)
-        ours, theirs = (torch.autograd.grad(x, students, retain_graph=True)[0] for x in (found[layer], plain))
-        torch.testing.assert_close(ours, theirs)
-
-
-@pytest.mark.parametrize("owner", [-1, 0])
-def test_distillation_where_all_or_none_are_matched(owner):
-    g = torch.Generator().manual_seed(0)
-    students, teacher = (torch.randn(*shape, 2, 3, 4, 33, generator=g) for shape in ((1,), ()))
-    owners, weight = torch.full((2, 3), owner), torch.rand(2, 3, generator=g)
-    found = distillation_loss(students, teacher, weight, owners, weight[None], temperature=2.0)
-    each = (
-        F.kl_div((students[0] / 2).log_softmax(-1), (teacher / 2).softmax(-1), reduction="none").sum(-1) * 4
-    )
-    torch.testing.assert_close(found[0], (each.mean(-1) * weight).mean())
 
 
 def test_the_power_is_the_published_one_of_the_loss():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 
@@ -128,6 +130,63 @@ def test_edges(shape, values, dtype):
     assert ((sums > 0) == (rest[2] >= 0).any((1, 2))).all()
     assert (grad[rest[2] < 0] == 0).all()
     np.testing.assert_allclose(grad.astype(np.float64).sum(-1), 0, atol=5e-3)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("values", [1, 5, 17, 33])
+def test_layers_that_teach(shape, values, dtype):
+    module, (stages, images, queries) = native.load(), shape
+    students = max(stages - 1, 0)
+    edges = np.random.default_rng(0).normal(0, 1, (*shape, 4, values)).astype(dtype)
+    weights = np.ones((images, queries), np.float32), owners(shape, 3, share=0.3), np.ones(shape, np.float32)
+    weights = *weights, np.ones((students, 2), np.float32)
+    sums = np.empty(students, np.float32)
+    log_sums, sums_whole = guarded((*shape, 4), np.float32)
+    grad, whole = guarded(edges.shape, dtype)
+    module.ddf_loss(edges, *weights, 5.0, sums, log_sums, 2)
+    ones = np.ones(students, np.float32)
+    module.ddf_loss_backward(ones, edges, *weights, 5.0, log_sums, grad, 2)
+    sums_whole(), whole()
+    logs = edges.astype(np.float64) / 5
+    logs -= np.logaddexp.reduce(logs, -1, keepdims=True)
+    np.testing.assert_allclose(log_sums, (edges.astype(np.float64) / 5 - logs)[..., 0], rtol=1e-5, atol=1e-5)
+    assert (sums >= -1e-3).all()  # of roundings, where the bins are one
+    assert (grad[students:] == 0).all()
+    np.testing.assert_allclose(grad.astype(np.float64).sum(-1), 0, atol=5e-3)
+
+
+def test_nothing_at_all_may_lie_nowhere():
+    """Torch's empty tensors have no address; numpy's have one."""
+    torch = pytest.importorskip("torch")
+    from detrx.ops.loss_operator import LossOperator
+
+    operators = [
+        operator
+        for name in ("box_loss", "focal_loss", "cross_entropy", "fgl_loss", "ddf_loss")
+        for operator in vars(importlib.import_module(f"detrx.ops.{name}")).values()
+        if isinstance(operator, LossOperator)
+    ]
+    assert len(operators) == 5
+    settings = {"box_loss": ("giou",), "focal_loss": ("focal", 0.25, 2.0), "cross_entropy": (0.1,)}
+    settings |= {"fgl_loss": (4.0, 0.5), "ddf_loss": (5.0,)}
+    for shape in ((2, 0, 5), (2, 3, 0), (0, 3, 5), (0, 0, 0)):
+        sides = {4: torch.empty(*shape, 4), 9: torch.empty(*shape, 4, 9), 7: torch.empty(*shape, 7)}
+        owner, iou = torch.empty(shape, dtype=torch.int32), torch.empty(shape)
+        truths, labels = torch.empty(shape[1], 2, 4), torch.empty(shape[1], 2, dtype=torch.int64)
+        given = {
+            "box_loss": (sides[4], truths, owner, None),
+            "focal_loss": (sides[7], labels, owner, None, None),
+            "cross_entropy": (sides[7], labels, owner),
+            "fgl_loss": (sides[9], sides[4], truths, owner, iou, None),
+            "ddf_loss": (sides[9], torch.empty(shape[1:]), owner, iou, torch.zeros(max(shape[0] - 1, 0), 2)),
+        }
+        assert sides[9].data_ptr() == 0
+        for operator in operators:
+            tensors = given[operator.name]
+            leaf = tensors[0].requires_grad_()
+            found = operator(leaf, *tensors[1:], *settings[operator.name])
+            sums = found if isinstance(found, torch.Tensor) else found[0]
+            assert torch.autograd.grad(sums.sum(), leaf)[0].shape == leaf.shape
 
 
 def test_strides_may_be_anything():

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from detrx.ops.box_loss import box_loss
 from detrx.ops.cross_entropy import cross_entropy
+from detrx.ops.ddf_loss import ddf_loss
 from detrx.ops.fgl_loss import fgl_loss
 from detrx.ops.focal_loss import focal_loss
 from detrx.ops.loss_reference import (
     box_loss_reference,
     cross_entropy_reference,
+    ddf_loss_reference,
     fgl_loss_reference,
     focal_loss_reference,
 )
@@ -32,6 +34,7 @@ class Scene:
     owners: Tensor
     quality: Tensor
     normaliser: Tensor
+    confidence: Tensor
 
 
 def scene(
@@ -56,6 +59,7 @@ def scene(
         owners=torch.where(owned & (targets > 0), owners, -1),
         quality=torch.rand(shape, generator=g),
         normaliser=torch.tensor(3.0),
+        confidence=torch.rand(shape[1:], generator=g),
     )
 
 
@@ -97,6 +101,10 @@ def of_logits(s: Scene) -> tuple[Tensor, ...]:
 
 def of_edges(s: Scene) -> tuple[Tensor, ...]:
     return s.references, s.truths, s.owners, s.quality
+
+
+def of_layers(s: Scene) -> tuple[Tensor, ...]:
+    return s.confidence, s.owners, s.quality
 
 
 def losses() -> dict[str, Loss]:
@@ -142,4 +150,5 @@ def losses() -> dict[str, Loss]:
         {"reg_scale": 4.0, "up": 0.5},
         ("normaliser",),
     )
+    found["ddf"] = Loss("ddf_loss", "edges", ddf_loss, ddf_loss_reference, of_layers, {"temperature": 3.0})
     return found

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from detrx.errors import TrainingError
 from detrx.ops import reference
-from detrx.ops.assign import assign, assign_counting
+from detrx.ops.assign import _counting_op, _op, assign, assign_counting
 
 KINDS = {
     "uniform": lambda rng, shape: rng.random(shape),
@@ -120,3 +121,49 @@ def test_healthy_targets_are_assigned_well_beside_a_sick_one():
     healthy = [0, 1, 3, 4]
     assert bad.tolist() == [20]
     check_one(cost[0, :, healthy].numpy(), match[0, healthy].numpy())
+
+
+@pytest.mark.parametrize("operator", [_op, _counting_op])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_opcheck(operator, dtype):
+    cost = torch.rand(3, 7, 4, generator=torch.Generator().manual_seed(0)).to(dtype)
+    for layout in (cost, cost.transpose(1, 2).contiguous().transpose(1, 2)):
+        torch.library.opcheck(operator, (layout, torch.tensor([4, 0, 2]), 1))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_compiles_in_one_graph():
+    cost, counts = torch.rand(3, 7, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([4, 0, 2])
+    wanted = assign(cost, counts)
+
+    def both(cost):
+        return assign(cost * 2, counts), *assign_counting(cost, counts)
+
+    for dynamic in (False, True):
+        compiled = torch.compile(both, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+        match, again, bad = compiled(cost)
+        assert torch.equal(match, wanted)
+        assert torch.equal(again, wanted)
+        assert not bad.any()
+    cost[2, 0, 1] = torch.nan
+    with pytest.raises(TrainingError, match="1 of problem 2"):
+        compiled(cost)
+
+
+def test_fake_tensors_are_traced_and_not_followed():
+    with FakeTensorMode():
+        match = assign(torch.empty(3, 7, 4), torch.empty(3, dtype=torch.int64))
+        found, bad = assign_counting(torch.empty(3, 7, 4), torch.empty(3, dtype=torch.int64))
+    assert match.shape == found.shape == (3, 4)
+    assert match.dtype == found.dtype == bad.dtype == torch.int64
+    assert bad.shape == (3,)
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    for cost, counts in (((3, 7), (3,)), ((3, 7, 4), (2,)), ((3, 7, 4), (3, 1))):
+        with pytest.raises(
+            ValueError, match=r"\[assign\] cost must have shape \(N, Q, M\) and counts \(N,\)"
+        ):
+            assign(torch.rand(cost), torch.zeros(counts, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"threads must be >= 1, got 0"):
+        assign(torch.rand(3, 7, 4), torch.zeros(3, dtype=torch.int64), threads=0)

@@ -19,6 +19,7 @@ CASES = {
     "odd": ([(3, 11), (5, 1)], [3, 1], 3, 7, 4),
     "uneven points": ([(6, 6), (3, 3), (2, 2)], [3, 6, 0], 4, 8, 2),
     "no queries": ([(4, 4)], [2], 2, 8, 0),
+    "many points": ([(4, 4), (2, 3)], [40, 25], 2, 8, 3),
 }
 
 
@@ -74,6 +75,29 @@ def test_value_and_gradients_equal_the_reference(case, body):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("size", [0.01, 1.0, 40.0])
+def test_a_softmax_on_the_way_equals_one_before(case, size):
+    values, shapes, locations, weights, points = problem(case)
+    logits = size * torch.randn(weights.shape, generator=torch.Generator().manual_seed(1))
+    grads = []
+    for soft in (False, True):
+        leaves = [t.clone().requires_grad_() for t in (values, locations, logits)]
+        last = leaves[2] if soft else leaves[2].softmax(-1)
+        out = deform_attn(leaves[0], shapes, leaves[1], last, points, softmax=soft)
+        slope = torch.linspace(-1, 1, out.numel()).reshape(out.shape)
+        grads.append([out, *torch.autograd.grad((out * slope).sum(), leaves)])
+    for wanted, found in zip(*grads):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=2e-6)
+
+
+def test_undefined_logits_go_through():
+    values, shapes, locations, weights, points = problem("rt-n")
+    weights[0, 1, 2, 3] = torch.nan
+    out = deform_attn(values, shapes, locations, weights, points, softmax=True)
+    assert out.isnan().any(-1).nonzero().tolist() == [[0, 1]]
+
+
 @pytest.mark.parametrize("answer", [reference.deform_attn, deform_attn])
 def test_gradcheck_in_float64(answer):
     values, shapes, locations, weights, points = problem("odd", dtype=torch.float64, batch=1)
@@ -119,11 +143,12 @@ def test_threads_change_nothing():
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
-def test_opcheck():
+@pytest.mark.parametrize("softmax", [False, True])
+def test_opcheck(softmax):
     values, shapes, locations, weights, points = problem("uneven points")
     leaves = [t.requires_grad_() for t in (values, locations, weights)]
     sides = [side for shape in shapes for side in shape]
-    torch.library.opcheck(module._op, (leaves[0], sides, leaves[1], leaves[2], points))
+    torch.library.opcheck(module._op, (leaves[0], sides, leaves[1], leaves[2], points, softmax))
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.*:FutureWarning")

@@ -15,6 +15,7 @@ from torchvision.ops import (
 from detrx.ops.loss_reference import (
     box_loss_reference,
     cross_entropy_reference,
+    ddf_loss_reference,
     fgl_loss_reference,
     focal_loss_reference,
 )
@@ -168,6 +169,13 @@ def test_gradients():
         return fgl_loss_reference(x, boxes, truths, owners, quality, reg_scale=4.0, up=0.5)
 
     assert torch.autograd.gradcheck(fgl, edges.requires_grad_())
+    confidence, last = quality[0], edges[-1:].detach() + 0.3
+
+    def ddf(x):  # the last layer teaches, and takes no gradient
+        three = torch.cat((x, last))
+        return ddf_loss_reference(three, confidence, owners[:1], torch.cat((quality, quality[:1])))
+
+    assert torch.autograd.gradcheck(ddf, edges)
 
 
 @pytest.mark.parametrize("most", [0, 2])

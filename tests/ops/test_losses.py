@@ -18,8 +18,11 @@ SHARED = runpy.run_path(str(Path(__file__).parent / "loss_scene.py"))
 scene, Scene, LOSSES = SHARED["scene"], SHARED["Scene"], SHARED["losses"]()
 every = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 # One of each operator, where the kind makes no difference.
-ONE = {name: LOSSES[name] for name in ("giou", "mal-1.5", "cross_entropy", "fgl")}
+ONE = {name: LOSSES[name] for name in ("giou", "mal-1.5", "cross_entropy", "fgl", "ddf")}
 one_each = pytest.mark.parametrize("loss", ONE.values(), ids=ONE)
+# Those whose stages stand each for itself, in all of which every target is read.
+APART = {name: loss for name, loss in ONE.items() if name != "ddf"}
+apart = pytest.mark.parametrize("loss", APART.values(), ids=APART)
 HALF = {torch.float32: 2e-6, torch.bfloat16: 4e-3, torch.float16: 1e-3}
 
 
@@ -115,7 +118,8 @@ def test_any_layout(loss):
 
 @every
 def test_nan_goes_through_to_its_stage(loss):
-    s = scene()
+    s = scene(stages=2 + (loss.name == "ddf_loss"))
+    s.owners[2:] = -1
     stage, image, query = (s.owners >= 0).nonzero()[-1].tolist()
     assert stage == 1
     spoiled = getattr(s, loss.of)[stage, image, query]
@@ -158,7 +162,7 @@ def test_without_the_extension_the_reference_answers(loss, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(found, wanted))
 
 
-@one_each
+@apart
 def test_gradient_of_one_stage_alone(loss):
     s = scene()
     leaf = getattr(s, loss.of).requires_grad_()
@@ -224,7 +228,7 @@ def test_who_looks_on_sees_the_operator(loss):
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
-@pytest.mark.parametrize("name", ["box_loss", "focal_loss", "cross_entropy", "fgl_loss"])
+@pytest.mark.parametrize("name", ["box_loss", "focal_loss", "cross_entropy", "fgl_loss", "ddf_loss"])
 def test_opcheck(name):
     s = scene()
     owners = s.owners
@@ -232,11 +236,12 @@ def test_opcheck(name):
         "box_loss": (s.boxes, s.truths, owners, s.normaliser, "ciou"),
         "focal_loss": (s.logits, s.labels, owners, s.quality, s.normaliser, "varifocal", 0.75, 2.0),
         "cross_entropy": (s.logits, s.labels, owners, 0.1),
+        "ddf_loss": (s.edges, s.confidence, owners, s.quality, torch.tensor([[7.0, 92.0]]), 5.0),
         "fgl_loss": (s.edges, s.references, s.truths, owners, s.quality, None, 4.0, 0.5),
     }[name]
     arguments[0].requires_grad_()
     module = importlib.import_module(f"detrx.ops.{name}")
-    torch.library.opcheck(module._op, arguments)
+    torch.library.opcheck(module._op.custom, arguments)
 
 
 @pytest.mark.parametrize(
@@ -253,6 +258,9 @@ def test_opcheck(name):
         ("fgl", "truths", (0, 2)),
         ("fgl", "references", (0, 1, 2, 3)),
         ("fgl", "quality", (0, 1, 2)),
+        ("ddf", "owners", (1, 2)),
+        ("ddf", "confidence", (0, 1)),
+        ("ddf", "quality", (0, 1, 2)),
     ],
 )
 def test_a_shape_that_does_not_fit_is_refused(name, field, axes):
@@ -264,7 +272,7 @@ def test_a_shape_that_does_not_fit_is_refused(name, field, axes):
             loss(Scene(**{**vars(s), field: narrow}))
 
 
-@one_each
+@apart
 def test_an_owner_past_the_targets_is_refused(loss):
     s = scene()
     for owner in (5, 1 << 30):

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from detrx.errors import ConfigError
 from detrx.losses.config import LossConfig
-from detrx.losses.distillation import distillation_loss
 from detrx.losses.kernels import KERNELS
 from detrx.losses.stages import (
     Losses,
@@ -126,12 +125,11 @@ class Criterion(nn.Module):
         )
         found = {"fgl": fgl * config.fgl_weight}
         if layers > 1:
-            ddf = distillation_loss(
-                edges[:-1],
-                edges[-1].detach(),
+            ddf = self.kernels.ddf_loss(
+                edges,
                 stages.logits[layers - 1].detach().amax(-1).sigmoid(),
-                joint[:-1],
-                iou[: layers - 1],
+                joint,
+                iou[:layers],
                 temperature=config.temperature,
                 matched=sizes.owned[: layers - 1],
                 queries=sizes.queries,

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from detrx.ops.box_loss import box_loss
 from detrx.ops.cross_entropy import cross_entropy
+from detrx.ops.ddf_loss import ddf_loss
 from detrx.ops.fgl_loss import fgl_loss
 from detrx.ops.focal_loss import focal_loss
 from detrx.ops.loss_reference import (
     box_loss_reference,
     cross_entropy_reference,
+    ddf_loss_reference,
     fgl_loss_reference,
     focal_loss_reference,
 )
@@ -33,6 +35,7 @@ class Kernels:
     box_loss: Callable[..., tuple[Tensor, Tensor, Tensor]]
     focal_loss: Callable[..., Tensor]
     cross_entropy: Callable[..., Tensor]
+    ddf_loss: Callable[..., Tensor]
     fgl_loss: Callable[..., Tensor]
 
 
@@ -49,12 +52,13 @@ def _match_reference(
 
 
 KERNELS = {
-    "native": Kernels(match_counting, box_loss, focal_loss, cross_entropy, fgl_loss),
+    "native": Kernels(match_counting, box_loss, focal_loss, cross_entropy, ddf_loss, fgl_loss),
     "reference": Kernels(
         _match_reference,
         box_loss_reference,
         focal_loss_reference,
         cross_entropy_reference,
+        ddf_loss_reference,
         fgl_loss_reference,
     ),
 }

@@ -63,18 +63,23 @@ class DeformableAttention(nn.Module):
 
     def forward(self, query: Tensor, boxes: Tensor, values: Tensor, shapes: Shapes) -> Tensor:
         """Args: query (B, Q, width); boxes (B, Q, 4) centres in [0, 1]; values as ``values`` gives them."""
-        locations, weights = self.sample(query, boxes)
-        out = deform_attn(values, shapes, locations, weights, self.points)
+        locations, logits = self._aim(query, boxes)
+        out = deform_attn(values, shapes, locations, logits, self.points, softmax=True)
         return out if self.output_proj is None else cast(Tensor, self.output_proj(out))
 
     def sample(self, query: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Where each query looks, (B, Q, heads, P, 2) x, y in [0, 1] of the canvas, and the shares of 1 that the P
         points of a head have, (B, Q, heads, P). Arguments as of ``forward``."""
+        locations, logits = self._aim(query, boxes)
+        return locations, logits.softmax(-1)
+
+    def _aim(self, query: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``sample``, before the softmax."""
         offsets = self.sampling_offsets(query).unflatten(-1, (self.heads, -1, 2)).float()
-        weights = self.attention_weights(query).unflatten(-1, (self.heads, -1)).float().softmax(-1)
+        logits = self.attention_weights(query).unflatten(-1, (self.heads, -1)).float()
         boxes = boxes[:, :, None, None]
         reach = boxes[..., 2:] * (0.5 * self.num_points_scale)[:, None]
-        return boxes[..., :2] + offsets * reach, weights
+        return boxes[..., :2] + offsets * reach, logits
 
 
 class Gate(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor
 from detrx import native
 from detrx.errors import TrainingError
 from detrx.ops import cuda_bodies
-from detrx.ops.cross import cross
+from detrx.ops.cross import cross, is_plain
 
 
 def assign(cost: Tensor, counts: Tensor, *, threads: int | None = None) -> Tensor:
@@ -27,15 +27,10 @@ def assign(cost: Tensor, counts: Tensor, *, threads: int | None = None) -> Tenso
         TrainingError: a cost that is used is NaN or infinite.
         ValueError: a shape does not fit.
     """
-    if cost.is_cuda and cuda_bodies.has_cuda("assign"):
-        found, bad = cuda_bodies.assign(cost.detach().transpose(1, 2), counts)
-        _refuse(bad)
-        return found.long()
-    match, total = _assign(cost, counts, None, threads)
-    if total:
-        _, bad = assign_counting(cost, counts, threads=threads)
-        _refuse(bad)
-    return match if cost.is_cpu else match.to(cost.device)
+    _check(cost, counts, threads)
+    body = _assigned if is_plain(cost) else _op
+    match: Tensor = body(cost.detach(), counts, threads)
+    return match
 
 
 def _refuse(bad: Tensor) -> None:
@@ -61,9 +56,53 @@ def assign_counting(cost: Tensor, counts: Tensor, *, threads: int | None = None)
         Two CPU tensors: the match (N, M) int64, and (N,) int64 how many used costs were NaN or infinite. A problem
         that has any is matched as if those costs were very high.
     """
+    _check(cost, counts, threads)
+    body = _counted if is_plain(cost) else _counting_op
+    match, bad = body(cost.detach(), counts, threads)
+    return match, bad
+
+
+def _check(cost: Tensor, counts: Tensor, threads: int | None) -> None:
+    """What a tracer would not see refused."""
+    if cost.ndim != 3 or counts.ndim != 1 or counts.shape[0] != cost.shape[0]:
+        raise ValueError(
+            "[assign] cost must have shape (N, Q, M) and counts (N,), "
+            f"got {tuple(cost.shape)} and {tuple(counts.shape)}"
+        )
+    if threads is not None and threads < 1:
+        raise ValueError(f"[assign] threads must be >= 1, got {threads}")
+
+
+def _assigned(cost: Tensor, counts: Tensor, threads: int | None) -> Tensor:
+    if cost.is_cuda and cuda_bodies.has_cuda("assign"):
+        found, bad = cuda_bodies.assign(cost.transpose(1, 2), counts)
+        _refuse(bad)
+        return found.long()
+    match, total = _assign(cost, counts, None, threads)
+    if total:
+        _refuse(_counted(cost, counts, threads)[1])
+    return match if cost.is_cpu else match.to(cost.device)
+
+
+def _counted(cost: Tensor, counts: Tensor, threads: int | None) -> tuple[Tensor, Tensor]:
     bad = torch.empty(cost.shape[0], dtype=torch.int64)
     match, _ = _assign(cost, counts, bad, threads)
     return match, bad
+
+
+_op = torch.library.custom_op("detrx::assign", _assigned, mutates_args=())
+_counting_op = torch.library.custom_op("detrx::assign_counting", _counted, mutates_args=())
+
+
+@_op.register_fake
+def _(cost: Tensor, counts: Tensor, threads: int | None) -> Tensor:
+    return cost.new_empty((cost.shape[0], cost.shape[2]), dtype=torch.int64)
+
+
+@_counting_op.register_fake
+def _(cost: Tensor, counts: Tensor, threads: int | None) -> tuple[Tensor, Tensor]:
+    match = cost.new_empty((cost.shape[0], cost.shape[2]), dtype=torch.int64, device="cpu")
+    return match, match.new_empty(cost.shape[:1])
 
 
 def _assign(cost: Tensor, counts: Tensor, bad: Tensor | None, threads: int | None) -> tuple[Tensor, int]:
@@ -71,7 +110,7 @@ def _assign(cost: Tensor, counts: Tensor, bad: Tensor | None, threads: int | Non
     converted that need not be.
     """
     if cost.dtype != torch.float32 or not cost.is_cpu:
-        cost = cost.detach().to("cpu", torch.float32)
+        cost = cost.to("cpu", torch.float32)
     if not (counts.is_cpu and counts.dtype in (torch.int32, torch.int64)):
         counts = counts.to("cpu", torch.int64)
     match = torch.empty(cost.shape[0], cost.shape[-1], dtype=torch.int64)

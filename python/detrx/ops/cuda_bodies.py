@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detrx import native
 from detrx.errors import MissingBackendError
-from detrx.ops.cross import cross
+from detrx.ops.cross import Choice, Divisor, cross
 
 
 def has_cuda(name: str) -> bool:
@@ -66,169 +66,42 @@ def match(
     return found, bad
 
 
-def box_loss(
-    boxes: Tensor, truths: Tensor, owners: Tensor, normaliser: Tensor | None, kind: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """As ops.box_loss, all tensors of the types that its native body takes; so are the following."""
-    l1, away, iou = _room(boxes, boxes.shape[:1], boxes.shape[:1], boxes.shape[:3])
-    _kernels().box_loss(
-        *_crossed(boxes, truths, owners),
-        _kind("Overlap", kind),
-        _divisor(normaliser),
-        *_crossed(l1, away, iou, _parts(boxes)),
-        _stream(boxes),
-    )
-    return l1, away, iou
+def serves(tensor: Tensor) -> bool:
+    """Whether a tensor is for these bodies."""
+    return tensor.is_cuda
 
 
-def box_loss_backward(
-    grad_l1: Tensor,
-    grad_away: Tensor,
-    boxes: Tensor,
-    truths: Tensor,
-    owners: Tensor,
-    normaliser: Tensor | None,
-    kind: str,
-) -> Tensor:
-    to_boxes = _like(boxes)
-    _kernels().box_loss_backward(
-        *_crossed(grad_l1, grad_away, boxes, truths, owners),
-        _kind("Overlap", kind),
-        _divisor(normaliser),
-        cross(to_boxes),
-        _stream(boxes),
-    )
-    return to_boxes
+def call(name: str, like: Tensor, *arguments: object, sums: bool = False) -> None:
+    """Launch the kernel of a loss; ``sums`` where its blocks leave parts of sums.
+
+    Args:
+        name: of the native function.
+        like: (L, B, Q, ...), on the device.
+        arguments: as the native bodies of the CPU take them, before they cross.
+        sums: whether stages are summed up.
+    """
+    parts = [cross(_parts(like))] if sums else []
+    getattr(_kernels(), name)(*map(_taken, arguments), *parts, _stream(like))
 
 
-def focal_loss(
-    logits: Tensor,
-    labels: Tensor,
-    owners: Tensor,
-    quality: Tensor | None,
-    normaliser: Tensor | None,
-    kind: str,
-    alpha: float,
-    gamma: float,
-) -> Tensor:
-    (sums,) = _room(logits, logits.shape[:1])
-    _kernels().focal_loss(
-        *_crossed(logits, labels, owners),
-        None if quality is None else cross(quality.float().contiguous()),
-        _kind("FocalKind", kind),
-        alpha,
-        gamma,
-        _divisor(normaliser),
-        *_crossed(sums, _parts(logits)),
-        _stream(logits),
-    )
-    return sums
-
-
-def focal_loss_backward(
-    grad: Tensor,
-    logits: Tensor,
-    labels: Tensor,
-    owners: Tensor,
-    quality: Tensor | None,
-    normaliser: Tensor | None,
-    kind: str,
-    alpha: float,
-    gamma: float,
-) -> Tensor:
-    to_logits = _like(logits)
-    _kernels().focal_loss_backward(
-        *_crossed(grad, logits, labels, owners),
-        None if quality is None else cross(quality.float().contiguous()),
-        _kind("FocalKind", kind),
-        alpha,
-        gamma,
-        _divisor(normaliser),
-        cross(to_logits),
-        _stream(logits),
-    )
-    return to_logits
-
-
-def cross_entropy(
-    logits: Tensor, labels: Tensor, owners: Tensor, no_object: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    means, log_sums, weights = _room(logits, *(logits.shape[:n] for n in (1, 3, 1)))
-    _kernels().cross_entropy(
-        *_crossed(logits, labels, owners),
-        no_object,
-        *_crossed(means, log_sums, weights, _parts(logits)),
-        _stream(logits),
-    )
-    return means, log_sums, weights
-
-
-def cross_entropy_backward(
-    grad: Tensor,
-    logits: Tensor,
-    labels: Tensor,
-    owners: Tensor,
-    log_sums: Tensor,
-    weights: Tensor,
-    no_object: float,
-) -> Tensor:
-    to_logits = _like(logits)
-    _kernels().cross_entropy_backward(
-        *_crossed(grad, logits, labels, owners),
-        no_object,
-        *_crossed(log_sums, weights, to_logits),
-        _stream(logits),
-    )
-    return to_logits
-
-
-def fgl_loss(
-    edges: Tensor,
-    references: Tensor,
-    truths: Tensor,
-    owners: Tensor,
-    iou: Tensor,
-    normaliser: Tensor | None,
-    reg_scale: float,
-    up: float,
-) -> Tensor:
-    (sums,) = _room(edges, edges.shape[:1])
-    _kernels().fgl_loss(
-        *_crossed(edges, references, truths, owners, iou),
-        reg_scale,
-        up,
-        _divisor(normaliser),
-        *_crossed(sums, _parts(edges)),
-        _stream(edges),
-    )
-    return sums
-
-
-def fgl_loss_backward(
-    grad: Tensor,
-    edges: Tensor,
-    references: Tensor,
-    truths: Tensor,
-    owners: Tensor,
-    iou: Tensor,
-    normaliser: Tensor | None,
-    reg_scale: float,
-    up: float,
-) -> Tensor:
-    to_edges = _like(edges)
-    _kernels().fgl_loss_backward(
-        *_crossed(grad, edges, references, truths, owners, iou),
-        reg_scale,
-        up,
-        _divisor(normaliser),
-        cross(to_edges),
-        _stream(edges),
-    )
-    return to_edges
+def _taken(argument: object) -> object:
+    """What kernels take for an argument: memory of the device, all of it contiguous."""
+    if isinstance(argument, Tensor):
+        return cross(argument.contiguous())
+    if isinstance(argument, Divisor):
+        return None if argument.normaliser is None else cross(argument.normaliser.detach().float().reshape(1))
+    if isinstance(argument, Choice):
+        return _kind(argument.group, argument.name)
+    return argument
 
 
 def deform_attn(
-    values: Tensor, sides: list[int], locations: Tensor, weights: Tensor, points: list[int]
+    values: Tensor,
+    sides: list[int],
+    locations: Tensor,
+    weights: Tensor,
+    points: list[int],
+    softmax: bool = False,
 ) -> Tensor:
     """Of the type of values, which are read as they are: float32, float16 or bfloat16."""
     out = values.new_empty(*weights.shape[:2], values.shape[2] * values.shape[3])
@@ -237,6 +110,7 @@ def deform_attn(
         sides,
         *_crossed(locations.float(), weights.float()),
         points,
+        softmax,
         cross(out),
         _stream(values),
     )
@@ -244,7 +118,13 @@ def deform_attn(
 
 
 def deform_attn_backward(
-    grad: Tensor, values: Tensor, sides: list[int], locations: Tensor, weights: Tensor, points: list[int]
+    grad: Tensor,
+    values: Tensor,
+    sides: list[int],
+    locations: Tensor,
+    weights: Tensor,
+    points: list[int],
+    softmax: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradient of values is summed by threads in no fixed order, so its last bits differ from run to run."""
     to_values = torch.zeros(values.shape, dtype=torch.float32, device=values.device)
@@ -254,6 +134,7 @@ def deform_attn_backward(
         sides,
         *_crossed(locations.float(), weights.float()),
         points,
+        softmax,
         *_crossed(to_values, to_locations, to_weights),
         _stream(values),
     )
@@ -278,16 +159,8 @@ def _crossed(*tensors: Tensor) -> list[object]:
     return [cross(tensor.contiguous()) for tensor in tensors]
 
 
-def _divisor(normaliser: Tensor | None) -> object:
-    return None if normaliser is None else cross(normaliser.detach().float().reshape(1))
-
-
 def _room(like: Tensor, *shapes: Sequence[int], dtype: torch.dtype = torch.float32) -> list[Tensor]:
     return [torch.empty(tuple(shape), dtype=dtype, device=like.device) for shape in shapes]
-
-
-def _like(tensor: Tensor) -> Tensor:
-    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
 
 def _parts(first: Tensor) -> Tensor:

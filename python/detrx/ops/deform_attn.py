@@ -17,6 +17,9 @@ from detrx.errors import MissingBackendError
 from detrx.ops import cuda_bodies
 from detrx.ops.native_body import has_native
 
+_MOST_SOFTENED = 64
+"""Points that the native bodies take a softmax of."""
+
 
 def deform_attn(
     values: Tensor,
@@ -24,6 +27,8 @@ def deform_attn(
     locations: Tensor,
     weights: Tensor,
     points_per_level: Sequence[int],
+    *,
+    softmax: bool = False,
 ) -> Tensor:
     """Sum weighted bilinear samples of the feature levels at each query's own points.
 
@@ -40,6 +45,8 @@ def deform_attn(
         locations: (B, Q, H, P, 2) x, y in [0, 1] of the level; outside counts as zero.
         weights: (B, Q, H, P), usually a softmax over P.
         points_per_level: how many of the P points belong to each level, in order.
+        softmax: whether weights are logits, of which a softmax over P is taken on the way; their gradient is then that
+            of the logits.
 
     Returns:
         (B, Q, H * D), of the dtype of values.
@@ -48,7 +55,10 @@ def deform_attn(
         ValueError: the areas or the points do not add up, or a shape does not fit.
     """
     _check(values, shapes, locations, weights, points_per_level)
-    if not _use_native(values, locations, weights):
+    usable = _use_native(values, locations, weights)
+    if softmax and not (usable and 0 < sum(points_per_level) <= _MOST_SOFTENED):
+        weights, softmax = weights.softmax(-1), False
+    if not usable:
         return deform_attn_gather(values, shapes, locations, weights, points_per_level)
     sides = [side for shape in shapes for side in shape]
     out = _op(
@@ -57,6 +67,7 @@ def deform_attn(
         locations.float(),
         weights.float(),
         list(points_per_level),
+        softmax,
     )
     answer: Tensor = out.to(values.dtype)
     return answer
@@ -218,9 +229,11 @@ def _native() -> ModuleType | None:
 
 
 @torch.library.custom_op("detrx::deform_attn", mutates_args=())
-def _op(values: Tensor, sides: list[int], locations: Tensor, weights: Tensor, points: list[int]) -> Tensor:
+def _op(
+    values: Tensor, sides: list[int], locations: Tensor, weights: Tensor, points: list[int], softmax: bool
+) -> Tensor:
     if values.is_cuda:
-        return cuda_bodies.deform_attn(values, sides, locations, weights, points)
+        return cuda_bodies.deform_attn(values, sides, locations, weights, points, softmax)
     out = torch.empty(*weights.shape[:2], values.shape[2] * values.shape[3], dtype=torch.float32)
     native.load().deform_attn(
         _array(values),
@@ -228,6 +241,7 @@ def _op(values: Tensor, sides: list[int], locations: Tensor, weights: Tensor, po
         _array(locations),
         _array(weights),
         points,
+        softmax,
         _array(out),
         torch.get_num_threads(),
     )
@@ -236,10 +250,16 @@ def _op(values: Tensor, sides: list[int], locations: Tensor, weights: Tensor, po
 
 @torch.library.custom_op("detrx::deform_attn_backward", mutates_args=())
 def _backward_op(
-    grad: Tensor, values: Tensor, sides: list[int], locations: Tensor, weights: Tensor, points: list[int]
+    grad: Tensor,
+    values: Tensor,
+    sides: list[int],
+    locations: Tensor,
+    weights: Tensor,
+    points: list[int],
+    softmax: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     if values.is_cuda:
-        return cuda_bodies.deform_attn_backward(grad, values, sides, locations, weights, points)
+        return cuda_bodies.deform_attn_backward(grad, values, sides, locations, weights, points, softmax)
     to_values, to_locations, to_weights = (
         torch.empty_like(t, memory_format=torch.contiguous_format) for t in (values, locations, weights)
     )
@@ -248,6 +268,7 @@ def _backward_op(
         sides,
         *map(_array, (locations, weights)),
         points,
+        softmax,
         *map(_array, (to_values, to_locations, to_weights)),
         torch.get_num_threads(),
     )
@@ -260,13 +281,13 @@ def _array(tensor: Tensor) -> NDArray[np.float32]:
 
 
 @_op.register_fake
-def _(values: Tensor, sides: list[int], locations: Tensor, weights: Tensor, points: list[int]) -> Tensor:
+def _(values: Tensor, sides: list[int], locations: Tensor, weights: Tensor, *_: object) -> Tensor:
     return values.new_empty(*weights.shape[:2], values.shape[2] * values.shape[3])
 
 
 @_backward_op.register_fake
 def _(
-    grad: Tensor, values: Tensor, sides: list[int], locations: Tensor, weights: Tensor, points: list[int]
+    grad: Tensor, values: Tensor, sides: list[int], locations: Tensor, weights: Tensor, *_: object
 ) -> tuple[Tensor, Tensor, Tensor]:
     def like(t: Tensor) -> Tensor:
         return torch.empty_like(t, memory_format=torch.contiguous_format)
@@ -275,16 +296,16 @@ def _(
 
 
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    values, ctx.sides, locations, weights, ctx.points = inputs
+    values, ctx.sides, locations, weights, ctx.points, ctx.softmax = inputs
     ctx.save_for_backward(values, locations, weights)
 
 
 def _differentiate(ctx, grad):  # type: ignore[no-untyped-def]
     values, locations, weights = ctx.saved_tensors
     to_values, to_locations, to_weights = _backward_op(
-        grad, values, ctx.sides, locations, weights, ctx.points
+        grad, values, ctx.sides, locations, weights, ctx.points, ctx.softmax
     )
-    return to_values, None, to_locations, to_weights, None
+    return to_values, None, to_locations, to_weights, None, None
 
 
 _op.register_autograd(_differentiate, setup_context=_save)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from detrx import native
-from detrx.ops import cuda_bodies
-from detrx.ops.cross import cross
+from detrx.ops.cross import Divisor
+from detrx.ops.loss_operator import LossOperator
 from detrx.ops.loss_reference import fgl_loss_reference
-from detrx.ops.native_body import adjacent, by_stage, has_native, is_plain, number
+from detrx.ops.native_body import adjacent, by_stage, has_native, room
 
 
 def fgl_loss(
@@ -51,8 +46,7 @@ def fgl_loss(
         return fgl_loss_reference(
             edges, references, truths, owners, iou, reg_scale=reg_scale, up=up, normaliser=normaliser
         )
-    operator: Any = _Direct.apply if is_plain(edges) else _op
-    sums: Tensor = operator(
+    sums: Tensor = _op(
         edges,
         references.detach().float(),
         truths.float(),
@@ -65,7 +59,7 @@ def fgl_loss(
     return sums
 
 
-def _forward(
+def _arguments(
     edges: Tensor,
     references: Tensor,
     truths: Tensor,
@@ -74,96 +68,15 @@ def _forward(
     normaliser: Tensor | None,
     reg_scale: float,
     up: float,
-) -> Tensor:
-    if edges.is_cuda:
-        return cuda_bodies.fgl_loss(edges, references, truths, owners, iou, normaliser, reg_scale, up)
-    sums = torch.empty(edges.shape[0], dtype=torch.float32)
-    native.load().fgl_loss(
-        cross(adjacent(edges)),
-        cross(references.contiguous()),
-        cross(truths.contiguous()),
-        cross(adjacent(owners)),
-        cross(iou),
-        reg_scale,
-        up,
-        number(normaliser),
-        cross(sums),
-        torch.get_num_threads(),
-    )
-    return sums
+) -> list[object]:
+    given = [adjacent(edges), references.contiguous(), truths.contiguous(), adjacent(owners), iou]
+    return [*given, reg_scale, up, Divisor(normaliser)]
 
 
-def _backward(
-    grad: Tensor,
-    edges: Tensor,
-    references: Tensor,
-    truths: Tensor,
-    owners: Tensor,
-    iou: Tensor,
-    normaliser: Tensor | None,
-    reg_scale: float,
-    up: float,
-) -> Tensor:
-    if edges.is_cuda:
-        return cuda_bodies.fgl_loss_backward(
-            grad, edges, references, truths, owners, iou, normaliser, reg_scale, up
-        )
-    to_edges = torch.empty_like(edges, memory_format=torch.contiguous_format)
-    native.load().fgl_loss_backward(
-        cross(grad),
-        cross(adjacent(edges)),
-        cross(references.contiguous()),
-        cross(truths.contiguous()),
-        cross(adjacent(owners)),
-        cross(iou),
-        reg_scale,
-        up,
-        number(normaliser),
-        cross(to_edges),
-        torch.get_num_threads(),
-    )
-    return to_edges
-
-
-_op = torch.library.custom_op("detrx::fgl_loss", _forward, mutates_args=(), device_types=("cpu", "cuda"))
-_backward_op = torch.library.custom_op(
-    "detrx::fgl_loss_backward", _backward, mutates_args=(), device_types=("cpu", "cuda")
+_op = LossOperator(
+    "fgl_loss",
+    "Tensor edges, Tensor references, Tensor truths, Tensor owners, Tensor iou, Tensor? normaliser, "
+    "float reg_scale, float up",
+    arguments=_arguments,
+    room=lambda edges, *_: room(edges, 1),
 )
-
-
-@_op.register_fake
-def _(edges: Tensor, *_: Any) -> Tensor:
-    return edges.new_empty(edges.shape[0], dtype=torch.float32)
-
-
-@_backward_op.register_fake
-def _(grad: Tensor, edges: Tensor, *_: Any) -> Tensor:
-    return torch.empty_like(edges, memory_format=torch.contiguous_format)
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.reg_scale, ctx.up = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return _backward_op(grad, *ctx.saved_tensors, ctx.reg_scale, ctx.up), *(None,) * 7
-
-
-_op.register_autograd(_differentiate, setup_context=_save)
-
-
-class _Direct(torch.autograd.Function):
-    """The operator without the dispatcher's costs."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        output = _forward(*inputs)
-        _save(ctx, inputs, output)
-        return output
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        arguments: tuple[Any, ...] = (grad, *ctx.saved_tensors, ctx.reg_scale, ctx.up)
-        return _backward(*arguments), *(None,) * 7

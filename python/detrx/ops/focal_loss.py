@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from detrx import native
-from detrx.ops import cuda_bodies
-from detrx.ops.cross import cross
+from detrx.ops.cross import Choice, Divisor
+from detrx.ops.loss_operator import LossOperator
 from detrx.ops.loss_reference import focal_loss_reference
-from detrx.ops.native_body import adjacent, by_stage, has_native, is_plain, number
+from detrx.ops.native_body import adjacent, by_stage, has_native, room
 
 KINDS = ("focal", "varifocal", "mal")
 
@@ -72,14 +67,13 @@ def focal_loss(
             normaliser=normaliser,
         )
     quality = None if quality is None else quality.float()
-    operator: Any = _Direct.apply if is_plain(logits) else _op
-    sums: Tensor = operator(
+    sums: Tensor = _op(
         logits, labels.long(), by_stage(owners), quality, normaliser, kind, float(alpha), float(gamma)
     )
     return sums
 
 
-def _forward(
+def _arguments(
     logits: Tensor,
     labels: Tensor,
     owners: Tensor,
@@ -88,98 +82,15 @@ def _forward(
     kind: str,
     alpha: float,
     gamma: float,
-) -> Tensor:
-    if logits.is_cuda:
-        return cuda_bodies.focal_loss(logits, labels, owners, quality, normaliser, kind, alpha, gamma)
-    sums = torch.empty(logits.shape[0], dtype=torch.float32)
-    module = native.load()
-    module.focal_loss(
-        cross(adjacent(logits)),
-        cross(labels.contiguous()),
-        cross(adjacent(owners)),
-        None if quality is None else cross(quality),
-        getattr(module.FocalKind, kind),
-        alpha,
-        gamma,
-        number(normaliser),
-        cross(sums),
-        torch.get_num_threads(),
-    )
-    return sums
+) -> list[object]:
+    given = [adjacent(logits), labels.contiguous(), adjacent(owners), quality]
+    return [*given, Choice("FocalKind", kind), alpha, gamma, Divisor(normaliser)]
 
 
-def _backward(
-    grad: Tensor,
-    logits: Tensor,
-    labels: Tensor,
-    owners: Tensor,
-    quality: Tensor | None,
-    normaliser: Tensor | None,
-    kind: str,
-    alpha: float,
-    gamma: float,
-) -> Tensor:
-    if logits.is_cuda:
-        return cuda_bodies.focal_loss_backward(
-            grad, logits, labels, owners, quality, normaliser, kind, alpha, gamma
-        )
-    to_logits = torch.empty_like(logits, memory_format=torch.contiguous_format)
-    module = native.load()
-    module.focal_loss_backward(
-        cross(grad),
-        cross(adjacent(logits)),
-        cross(labels.contiguous()),
-        cross(adjacent(owners)),
-        None if quality is None else cross(quality),
-        getattr(module.FocalKind, kind),
-        alpha,
-        gamma,
-        number(normaliser),
-        cross(to_logits),
-        torch.get_num_threads(),
-    )
-    return to_logits
-
-
-_op = torch.library.custom_op("detrx::focal_loss", _forward, mutates_args=(), device_types=("cpu", "cuda"))
-_backward_op = torch.library.custom_op(
-    "detrx::focal_loss_backward", _backward, mutates_args=(), device_types=("cpu", "cuda")
+_op = LossOperator(
+    "focal_loss",
+    "Tensor logits, Tensor labels, Tensor owners, Tensor? quality, Tensor? normaliser, "
+    "str kind, float alpha, float gamma",
+    arguments=_arguments,
+    room=lambda logits, *_: room(logits, 1),
 )
-
-
-@_op.register_fake
-def _(logits: Tensor, *_: Any) -> Tensor:
-    return logits.new_empty(logits.shape[0], dtype=torch.float32)
-
-
-@_backward_op.register_fake
-def _(grad: Tensor, logits: Tensor, *_: Any) -> Tensor:
-    return torch.empty_like(logits, memory_format=torch.contiguous_format)
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.kind, ctx.alpha, ctx.gamma = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return _backward_op(grad, *ctx.saved_tensors, ctx.kind, ctx.alpha, ctx.gamma), *(None,) * 7
-
-
-_op.register_autograd(_differentiate, setup_context=_save)
-
-
-class _Direct(torch.autograd.Function):
-    """The operator without the dispatcher's costs."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        output = _forward(*inputs)
-        _save(ctx, inputs, output)
-        return output
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        arguments: tuple[Any, ...] = (grad, *ctx.saved_tensors, ctx.kind, ctx.alpha, ctx.gamma)
-        return _backward(*arguments), *(None,) * 7

@@ -160,6 +160,42 @@ def fgl_loss_reference(
     return _total(loss * weight, normaliser)
 
 
+def ddf_loss_reference(
+    edges: Tensor,
+    confidence: Tensor,
+    owners: Tensor,
+    iou: Tensor,
+    *,
+    temperature: float = 5.0,
+    matched: Tensor | None = None,
+    queries: Tensor | None = None,
+) -> Tensor:
+    """The Kullback-Leibler divergence of each layer's distributions from the last one's (D-FINE, arXiv 2410.13842).
+
+    Args:
+        edges: (L, B, Q, 4, R + 1) logits over the bins; those before the last layer's take the gradient.
+        confidence: (B, Q) the weight of a query that owns nothing.
+        owners: the target of each query.
+        iou: (L, B, Q) the weight of a query that owns a target.
+        temperature: of both softmaxes.
+        matched: (L - 1,) or (1,) how many queries own a target; None: as owners say.
+        queries: () how many there are in all; None: B * Q.
+
+    Returns:
+        (L - 1,) the mean over owning queries and the mean over the others, weighed by the roots of their numbers.
+    """
+    x = _wide(edges) / temperature
+    owned = (_spread(owners, x[..., 0]) >= 0)[:-1]
+    wanted = x[-1:].detach().log_softmax(-1)
+    apart = (wanted.exp() * (wanted - x[:-1].log_softmax(-1))).sum((-1, -2))
+    found = (owned.sum((1, 2)) if matched is None else matched).to(x.dtype)[:, None, None]
+    others = (owned.shape[1] * owned.shape[2] if queries is None else queries) - found
+    share = torch.where(owned, found.clamp(min=1).rsqrt(), others.clamp(min=1).rsqrt())
+    weight = torch.where(owned, iou.detach()[:-1].to(x.dtype), confidence.detach().to(x.dtype))
+    factor = temperature**2 / 4 / (found.sqrt() + others.sqrt()).clamp(min=1)
+    return _total(apart * weight * share * factor, None)
+
+
 def _bins_around(
     references: Tensor, truths: Tensor, *, bins: int, reg_scale: float, up: float
 ) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from detrx import native
 from detrx.errors import TrainingError
 from detrx.ops import cuda_bodies
 from detrx.ops.assign import assign_counting
-from detrx.ops.cross import cross, may_go_straight
+from detrx.ops.cross import cross, is_plain
 from detrx.ops.match_cost import match_cost
 from detrx.ops.match_weights import MatchWeights
 from detrx.tensors import Targets
@@ -48,11 +49,11 @@ def match(
         TrainingError: on the CPU, a cost is NaN or infinite; the message names the layer and the image. On other
             devices nothing waits for the answer: call match_counting, and raise_bad where you wait anyhow.
     """
-    arguments = _arguments(logits, boxes, targets, weights, threads)
-    if may_go_straight(logits):
-        found, bad, total = _on_cpu(*arguments)
+    problem = _problem(logits, boxes, targets, weights, threads)
+    if logits.is_cpu and is_plain(logits):
+        found, bad, total = _on_cpu(problem)
     else:
-        found, bad = _op(*arguments)
+        found, bad = _op(*problem)
         total = 1 if bad.is_cpu else 0  # not known yet, or not waited for
     if total:
         raise_bad(bad, images=logits.shape[1], names=names)
@@ -73,10 +74,10 @@ def match_counting(
         The match, and (L * B,) int32 how many costs of each layer and image are NaN or infinite; these are taken as
         very high. Both lie on the device of logits.
     """
-    arguments = _arguments(logits, boxes, targets, weights, threads)
-    if may_go_straight(logits):
-        return _on_cpu(*arguments)[:2]
-    found: tuple[Tensor, Tensor] = _op(*arguments)
+    problem = _problem(logits, boxes, targets, weights, threads)
+    if logits.is_cpu and is_plain(logits):
+        return _on_cpu(problem)[:2]
+    found: tuple[Tensor, Tensor] = _op(*problem)
     return found
 
 
@@ -103,16 +104,28 @@ def raise_bad(bad: Tensor, *, images: int, names: Sequence[str] | None = None) -
     )
 
 
-_Arguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, list[float], bool, int]
+class _Problem(NamedTuple):
+    """What the bodies take, with the types that they take."""
+
+    logits: Tensor
+    boxes: Tensor
+    labels: Tensor
+    truths: Tensor
+    counts: Tensor
+    weights: list[float]
+    """MatchWeights.numbers."""
+    softmax: bool
+    threads: int
+    """0: as many as torch uses."""
 
 
-def _arguments(
+def _problem(
     logits: Tensor, boxes: Tensor, targets: Targets, weights: MatchWeights, threads: int | None
-) -> _Arguments:
+) -> _Problem:
     if threads is not None and threads < 1:
         raise ValueError(f"[match] threads must be >= 1, got {threads}")
     device = logits.device
-    return (
+    return _Problem(
         _float(logits),
         _float(boxes),
         targets.labels.to(device, torch.int64),
@@ -129,99 +142,53 @@ def _float(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype == torch.float64 else tensor
 
 
-def _on_cpu(
-    logits: Tensor,
-    boxes: Tensor,
-    labels: Tensor,
-    truths: Tensor,
-    counts: Tensor,
-    weights: list[float],
-    softmax: bool,
-    threads: int,
-) -> tuple[Tensor, Tensor, int]:
-    """The match, how many costs of each problem are not finite, and their sum. 0 threads: as many as torch uses."""
-    problems = logits.shape[0] * logits.shape[1]
-    found = torch.empty(problems, labels.shape[1], dtype=torch.int32)
+def _on_cpu(p: _Problem) -> tuple[Tensor, Tensor, int]:
+    """The match, how many costs of each problem are not finite, and their sum."""
+    problems = p.logits.shape[0] * p.logits.shape[1]
+    found = torch.empty(problems, p.labels.shape[1], dtype=torch.int32)
     bad = torch.empty(problems, dtype=torch.int32)
     total: int = native.load().match(
-        cross(logits),
-        cross(boxes),
-        cross(labels),
-        cross(truths),
-        cross(counts),
-        weights,
-        softmax,
+        *map(cross, p[:5]),
+        p.weights,
+        p.softmax,
         cross(found),
         cross(bad),
-        threads or torch.get_num_threads(),
+        p.threads or torch.get_num_threads(),
     )
     return found, bad, total
 
 
-def _on_any_device(
-    logits: Tensor,
-    boxes: Tensor,
-    labels: Tensor,
-    truths: Tensor,
-    counts: Tensor,
-    weights: list[float],
-    softmax: bool,
-    threads: int,
-) -> tuple[Tensor, Tensor]:
-    """Devices without a kernel of ours: costs there, assignment on the CPU. 0 threads: as many as torch uses."""
-    layers, images, queries, _ = logits.shape
-    class_, l1, giou, alpha, gamma = weights
-    kind = MatchWeights(class_, l1, giou, alpha, gamma, "softmax" if softmax else "focal")
-    cost = match_cost(logits, boxes, labels, truths, weights=kind)
-    cost = cost.reshape(layers * images, labels.shape[1], queries).transpose(1, 2)
-    found, bad = assign_counting(cost, counts.repeat(layers), threads=threads or None)
-    return found.to(logits.device, torch.int32), bad.to(logits.device, torch.int32)
+def _on_any_device(p: _Problem) -> tuple[Tensor, Tensor]:
+    """Devices without a kernel of ours: costs there, assignment on the CPU."""
+    layers, images, queries, _ = p.logits.shape
+    class_, l1, giou, alpha, gamma = p.weights
+    kind = MatchWeights(class_, l1, giou, alpha, gamma, "softmax" if p.softmax else "focal")
+    cost = match_cost(p.logits, p.boxes, p.labels, p.truths, weights=kind)
+    cost = cost.reshape(layers * images, p.labels.shape[1], queries).transpose(1, 2)
+    found, bad = assign_counting(cost, p.counts.repeat(layers), threads=p.threads or None)
+    return found.to(cost.device, torch.int32), bad.to(cost.device, torch.int32)
 
 
-_op = torch.library.custom_op("detrx::match", _on_any_device, mutates_args=())
+def _body(*given: Any) -> tuple[Tensor, Tensor]:
+    p = _Problem(*given)
+    if p.logits.is_cpu:
+        return _on_cpu(p)[:2]
+    if p.logits.is_cuda and cuda_bodies.has_cuda("match"):
+        return cuda_bodies.match(*p[:5], softmax=p.softmax, factors=p.weights)
+    return _on_any_device(p)
 
 
-@_op.register_kernel("cpu")
-def _(
-    logits: Tensor,
-    boxes: Tensor,
-    labels: Tensor,
-    truths: Tensor,
-    counts: Tensor,
-    weights: list[float],
-    softmax: bool,
-    threads: int,
-) -> tuple[Tensor, Tensor]:
-    return _on_cpu(logits, boxes, labels, truths, counts, weights, softmax, threads)[:2]
-
-
-@_op.register_kernel("cuda")
-def _(
-    logits: Tensor,
-    boxes: Tensor,
-    labels: Tensor,
-    truths: Tensor,
-    counts: Tensor,
-    weights: list[float],
-    softmax: bool,
-    threads: int,
-) -> tuple[Tensor, Tensor]:
-    if not cuda_bodies.has_cuda("match"):
-        return _on_any_device(logits, boxes, labels, truths, counts, weights, softmax, threads)
-    return cuda_bodies.match(logits, boxes, labels, truths, counts, softmax=softmax, factors=weights)
+_op = torch.library.custom_op(
+    "detrx::match",
+    _body,
+    mutates_args=(),
+    schema="(Tensor logits, Tensor boxes, Tensor labels, Tensor truths, Tensor counts, float[] weights, bool softmax, "
+    "int threads) -> (Tensor, Tensor)",
+)
 
 
 @_op.register_fake
-def _(
-    logits: Tensor,
-    boxes: Tensor,
-    labels: Tensor,
-    truths: Tensor,
-    counts: Tensor,
-    weights: list[float],
-    softmax: bool,
-    threads: int,
-) -> tuple[Tensor, Tensor]:
+def _(logits: Tensor, boxes: Tensor, labels: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     problems = logits.shape[0] * logits.shape[1]
     found = logits.new_empty((problems, labels.shape[1]), dtype=torch.int32)
     return found, logits.new_empty((problems,), dtype=torch.int32)

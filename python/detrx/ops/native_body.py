@@ -1,10 +1,9 @@
-"""Which body of an operator answers: the native one, at once or by way of torch's dispatcher, or the reference."""
+"""Which operators have native bodies, and tensors as these want them."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from detrx import native
 from detrx.errors import MissingBackendError
@@ -18,17 +17,6 @@ def has_native(name: str, tensor: Tensor) -> bool:
     return tensor.dtype in _FLOATS and _has_body(name, tensor.device.type)
 
 
-def is_plain(tensor: Tensor) -> bool:
-    """Whether nobody looks on (no compiler, no tracer, no fake tensors), so that the dispatcher may be passed by.
-
-    An operator with gradient costs about 50 us more by way of ``torch.library.custom_op`` than as a bare autograd
-    function around the same native calls: as much as the small ones take in all.
-    """
-    if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
-        return False
-    return tensor.device.type in ("cpu", "cuda") and type(tensor) in (Tensor, torch.nn.Parameter)
-
-
 def by_stage(owners: Tensor) -> Tensor:
     """(L, B, Q) or (1, B, Q) int32 of owners that may also be (B, Q) or of another integer type."""
     owners = owners if owners.dtype == torch.int32 else owners.to(torch.int32)
@@ -40,9 +28,9 @@ def adjacent(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
-def number(normaliser: Tensor | None) -> float:
-    """What native bodies on the CPU divide by."""
-    return 1.0 if normaliser is None else float(normaliser)
+def room(like: Tensor, *ranks: int) -> tuple[Tensor, ...]:
+    """Empty float32 tensors of the first dimensions of ``like``, so many of them each."""
+    return tuple(torch.empty(like.shape[:n], dtype=torch.float32, device=like.device) for n in ranks)
 
 
 _known: dict[tuple[str, str], bool] = {}
