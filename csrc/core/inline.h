@@ -3,8 +3,10 @@
 // the CPU is marked DETRX_HD.
 #pragma once
 
+#if !defined(__CUDACC__)
 #include <cstdlib>
 #include <cstring>
+#endif
 
 #define DETRX_INLINE inline __attribute__((always_inline))
 

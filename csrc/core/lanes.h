@@ -12,6 +12,7 @@
 
 namespace detrx {
 
+#if !defined(__CUDACC_RTC__)  // NVRTC knows no vectors
 // What an instruction set computes at once: Count floats, or half as many doubles. Vectors must
 // have the size that the machine has; wider ones are taken apart by compilers, item by item.
 template <int Count>
@@ -32,6 +33,7 @@ using Avx512Lanes = Lanes<16>;  // DETRX_AVX512
 
 // The widest of the above: what rows are padded to.
 constexpr std::int64_t kMostLanes = 16;
+#endif
 
 // The integers that comparisons of an F answer with, and that its bits fit in.
 template <typename F>
@@ -72,6 +74,7 @@ DETRX_HD DETRX_INLINE F most(F a, F b) {
   return a > b ? a : b;
 }
 
+#if !defined(__CUDACC_RTC__)
 // 0, 1, 2, ...
 template <typename Vector>
 DETRX_INLINE Vector counting() {
@@ -142,5 +145,7 @@ DETRX_INLINE auto lowest(const Found<Values, Places>& lanes) {
   const Places place = least_lane(lanes.value == value ? lanes.place : other);
   return Found<std::decay_t<decltype(value[0])>, Place>{value[0], place[0]};
 }
+
+#endif
 
 }  // namespace detrx

@@ -51,7 +51,9 @@ __global__ void __launch_bounds__(kThreads) ddf_loss_kernel(const DdfLoss p) {
       p.log_sums[ours] = log_sum;
       if (block.stage == 0) p.log_sums[theirs] = taught;
     }
-    if (lane == 0) sums[lesson.owns ? 0 : 1] += lesson.weight * loss;
+    if (lane != 0) continue;
+    sums[0] += lesson.owns ? lesson.weight * loss : 0.0F;
+    sums[1] += lesson.owns ? 0.0F : lesson.weight * loss;
   }
   block_sum(sums);
   if (threadIdx.x != 0) return;

@@ -41,6 +41,7 @@ def deform_attn(
     locations: NDArray[np.float32],
     weights: NDArray[np.float32],
     points: Sequence[int],
+    softmax: bool,
     out: NDArray[np.float32],
     threads: int,
 ) -> None: ...
@@ -51,6 +52,7 @@ def deform_attn_backward(
     locations: NDArray[np.float32],
     weights: NDArray[np.float32],
     points: Sequence[int],
+    softmax: bool,
     grad_values: NDArray[np.float32],
     grad_locations: NDArray[np.float32],
     grad_weights: NDArray[np.float32],
@@ -97,6 +99,29 @@ def cross_entropy_backward(
     log_sums: NDArray[np.float32],
     weights: NDArray[np.float32],
     grad_logits: Any,
+    threads: int,
+) -> None: ...
+def ddf_loss(
+    edges: Any,
+    confidence: NDArray[np.float32],
+    owners: NDArray[np.int32],
+    iou: NDArray[np.float32],
+    temperature: float,
+    sums: NDArray[np.float32],
+    log_sums: NDArray[np.float32],
+    factors: NDArray[np.float32],
+    threads: int,
+) -> None: ...
+def ddf_loss_backward(
+    grad: NDArray[np.float32],
+    edges: Any,
+    confidence: NDArray[np.float32],
+    owners: NDArray[np.int32],
+    iou: NDArray[np.float32],
+    temperature: float,
+    log_sums: NDArray[np.float32],
+    factors: NDArray[np.float32],
+    grad_edges: Any,
     threads: int,
 ) -> None: ...
 def fgl_loss(
@@ -282,6 +307,32 @@ class cuda:
         stream: int,
     ) -> None: ...
     @staticmethod
+    def ddf_loss(
+        edges: Any,
+        confidence: Any,
+        owners: Any,
+        iou: Any,
+        temperature: float,
+        sums: Any,
+        log_sums: Any,
+        factors: Any,
+        parts: Any,
+        stream: int,
+    ) -> None: ...
+    @staticmethod
+    def ddf_loss_backward(
+        grad: Any,
+        edges: Any,
+        confidence: Any,
+        owners: Any,
+        iou: Any,
+        temperature: float,
+        log_sums: Any,
+        factors: Any,
+        grad_edges: Any,
+        stream: int,
+    ) -> None: ...
+    @staticmethod
     def fgl_loss(
         edges: Any,
         references: Any,
@@ -316,6 +367,7 @@ class cuda:
         locations: Any,
         weights: Any,
         points: Sequence[int],
+        softmax: bool,
         out: Any,
         stream: int,
     ) -> None: ...
@@ -327,6 +379,7 @@ class cuda:
         locations: Any,
         weights: Any,
         points: Sequence[int],
+        softmax: bool,
         grad_values: Any,
         grad_locations: Any,
         grad_weights: Any,
