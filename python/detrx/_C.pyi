@@ -106,10 +106,10 @@ def ddf_loss(
     confidence: NDArray[np.float32],
     owners: NDArray[np.int32],
     iou: NDArray[np.float32],
+    counts: NDArray[np.float32],
     temperature: float,
     sums: NDArray[np.float32],
     log_sums: NDArray[np.float32],
-    factors: NDArray[np.float32],
     threads: int,
 ) -> None: ...
 def ddf_loss_backward(
@@ -118,9 +118,9 @@ def ddf_loss_backward(
     confidence: NDArray[np.float32],
     owners: NDArray[np.int32],
     iou: NDArray[np.float32],
+    counts: NDArray[np.float32],
     temperature: float,
     log_sums: NDArray[np.float32],
-    factors: NDArray[np.float32],
     grad_edges: Any,
     threads: int,
 ) -> None: ...
@@ -312,10 +312,10 @@ class cuda:
         confidence: Any,
         owners: Any,
         iou: Any,
+        counts: Any,
         temperature: float,
         sums: Any,
         log_sums: Any,
-        factors: Any,
         parts: Any,
         stream: int,
     ) -> None: ...
@@ -326,9 +326,9 @@ class cuda:
         confidence: Any,
         owners: Any,
         iou: Any,
+        counts: Any,
         temperature: float,
         log_sums: Any,
-        factors: Any,
         grad_edges: Any,
         stream: int,
     ) -> None: ...

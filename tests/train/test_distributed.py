@@ -137,7 +137,7 @@ def test_two_processes_learn_as_one(quick: TrainConfig, two: Two, scarce: Path, 
     weights = {
         n: v for n, v in differences(alone.folder, tmp_path / "shared").items() if "optimizer" not in n
     }
-    assert max(weights.values()) < 2e-6
+    assert max(weights.values()) < 5e-6  # of roundings: halves add up in another order
     rows = [read_rows(RunFolder(path)) for path in (alone.folder, tmp_path / "shared")]
     for ours, theirs in zip(*([row for row in table if "loss" in row] for table in rows)):
         terms = [k for k, v in ours.items() if isinstance(v, float) and k not in _OF_THE_MACHINE]
