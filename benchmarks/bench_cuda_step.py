@@ -11,7 +11,7 @@ import torch
 
 from detrx.losses.config import LossConfig
 from detrx.losses.criterion import Criterion
-from detrx.tensors import Targets
+from detrx.tensors import Outputs, Targets
 
 sys.path.append(str(Path(__file__).parent))  # pytest imports each file on its own
 from on_device import interleave, record
@@ -27,6 +27,30 @@ def some_targets() -> Targets:
     counts[0] = TARGETS
     boxes = torch.rand(IMAGES, TARGETS, 4) * 0.4 + 0.2
     return Targets(boxes, torch.randint(0, CLASSES, (IMAGES, TARGETS)), counts).to("cuda")
+
+
+def some_outputs(device: str = "cuda") -> Outputs:
+    """Of the sizes of rt-s, from no network."""
+    layers, queries, bins = 3, 300, 32
+    boxes = torch.rand(layers, IMAGES, queries, 4, device=device) * 0.4 + 0.2
+    logits = torch.randn(layers, IMAGES, queries, CLASSES, device=device)
+    edges = torch.randn(layers, IMAGES, queries, 4 * (bins + 1), device=device)
+    leaves = (tensor.requires_grad_() for tensor in (logits, boxes.clone(), edges))
+    return Outputs(*leaves, boxes)
+
+
+def test_losses_against_plain_torch(benchmark):
+    """Needs torch alone; the share of a step needs timm, too."""
+    outputs, targets = some_outputs(), some_targets()
+    leaves = (outputs.logits, outputs.boxes, outputs.distributions)
+
+    def run(kernels):
+        criterion = Criterion(replace(LossConfig(), kernels=kernels), CLASSES)
+        return lambda: torch.autograd.grad(criterion(outputs, targets).total, leaves)
+
+    contenders = {"detrx": run("native"), "plain torch": run("reference")}
+    medians = interleave(contenders, title="matching and losses of rt-s, B=16", rounds=10)
+    record(benchmark, contenders["detrx"], medians)
 
 
 @pytest.mark.parametrize("kernels", ["native", "reference"])
