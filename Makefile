@@ -5,6 +5,7 @@
 #   make bench   the benchmarks; the results go to benchmarks/results
 #   make gpu     on a machine with CUDA, without network: build, CUDA tests, CUDA benchmarks
 #   make xavier  compile the CUDA kernels for sm_72 (Jetson Xavier)
+#   make trt-headers DETRX_TENSORRT_ROOTS="A;B"  the TensorRT adapters against the headers in A/include, B/include
 # Another interpreter: make test PYTHON=python3.12
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ TODAY := $(shell date +%Y-%m-%d)
 NATIVE := $(shell find csrc cmake -type f) CMakeLists.txt pyproject.toml
 GPU_ARCHITECTURE ?= native
 
-.PHONY: demo test lint format bench gpu xavier clean
+.PHONY: demo test lint format bench gpu xavier trt-headers clean
 
 demo: $(VENV)/.detrx-cpu
 	$(BIN)/detrx demo
@@ -53,6 +54,10 @@ gpu:
 # Code for Jetson Xavier, which nvcc 13 no longer makes, by NVRTC 11.8 from PyPI: no nvcc, no GPU. See docs/decisions/0018.
 xavier:
 	$(PYTHON) scripts/xavier.py build/xavier
+
+# Compiles the TensorRT runtime against every version of the headers that is named, and runs it over a TensorRT of ours.
+trt-headers: $(VENV)/.detrx-dev
+	DETRX_REQUIRE=tensorrt-headers $(BIN)/python -m pytest tests/trt
 
 clean:
 	rm -rf build dist .venv .nox .mypy_cache .pytest_cache .ruff_cache

@@ -27,6 +27,12 @@ def find_python38() -> Path | None:
     return found[-1] if found and found[-1].exists() else None
 
 
+def find_tensorrt_roots() -> list[Path]:
+    """Folders with the include/NvInfer.h of one TensorRT each: DETRX_TENSORRT_ROOTS, as CMake reads it."""
+    named = os.environ.get("DETRX_TENSORRT_ROOTS", "").split(";")
+    return [Path(root) for root in named if root and (Path(root) / "include" / "NvInferRuntime.h").is_file()]
+
+
 def has_cuda() -> bool:
     if importlib.util.find_spec("torch") is None:
         return False
@@ -51,6 +57,8 @@ PROBES = {
     "network": has_network,
     "python38": lambda: find_python38() is not None,
     "tensorrt": lambda: importlib.util.find_spec("tensorrt") is not None,
+    "tensorrt-headers": lambda: bool(find_tensorrt_roots()),
+    "tensorrt-lean": lambda: importlib.util.find_spec("tensorrt_lean_libs") is not None,
 }
 
 

@@ -67,6 +67,25 @@ def native_tsan(session: nox.Session) -> None:
     )
 
 
+@nox.session
+def native_trt(session: nox.Session) -> None:
+    """The TensorRT adapters, built with the sanitizers, over a TensorRT of ours; DETRX_TENSORRT_ROOTS names headers."""
+    session.install("-e", ".[dev]")
+    found = [
+        session.run("g++", f"-print-file-name={name}", silent=True, external=True)
+        for name in ("libasan.so", "libubsan.so", "libstdc++.so.6")
+    ]
+    session.run(
+        *("python", "-m", "pytest", "tests/trt", *session.posargs),
+        env={
+            "DETRX_REQUIRE": "tensorrt-headers",
+            "DETRX_SANITIZE": "address,undefined",
+            "ASAN_OPTIONS": "detect_leaks=0",
+            "LD_PRELOAD": " ".join(str(path).strip() for path in found),
+        },
+    )
+
+
 def sanitized(
     session: nox.Session,
     sanitizers: str,

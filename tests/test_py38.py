@@ -16,7 +16,7 @@ PACKAGES = ("numpy>=1.20", "tyro>=0.9", "rich>=13")
 MODULES = (
     "types", "errors", "native", "images", "picture_header", "preprocess", "detector", "draw",
     "bench", "doctor", "demo", "__main__", "runtime.backend", "runtime.onnx", "runtime.torch",
-    "runtime.sidecar",
+    "runtime.sidecar", "runtime.tensorrt", "runtime.tensorrt_python", "runtime.probe",
     "live.frames", "live.source", "live.files", "live.camera", "live.scenes", "live.loop", "live.sink", "live.job",
     "cli.main", "cli.detect", "cli.webcam", "cli.bench", "cli.doctor", "cli.demo",
     "cli.data", "cli.eval", "cli.export",

@@ -18,6 +18,7 @@ from detrx.bench import processor
 from detrx.errors import pip_install
 from detrx.images import opencv
 from detrx.live.sink import why_no_window
+from detrx.runtime import probe
 from detrx.runtime.backend import BUNDLED
 
 OPENCV_WHEELS = (
@@ -132,12 +133,45 @@ def _torch() -> Tuple[str, str, str]:
 
 
 def _gpu() -> Tuple[str, str, str]:
-    if Path("/etc/nv_tegra_release").is_file():
-        return "ok", "Jetson, " + Path("/etc/nv_tegra_release").read_text().splitlines()[0].strip("# "), ""
+    board = probe.jetson()
+    if board:
+        return "ok", f"Jetson, {board}", ""
     driver = Path("/proc/driver/nvidia/version")
     if driver.is_file():
         return "ok", driver.read_text().splitlines()[0], ""
     return "note", "no NVIDIA driver; detrx runs on the CPU", ""
+
+
+def _cuda() -> Tuple[str, str, str]:
+    found = probe.cuda_driver()
+    compiler = shutil.which("nvcc", path=f"{os.environ.get('PATH', '')}{os.pathsep}/usr/local/cuda/bin")
+    text = f"driver for CUDA {found}" if found[0].isdigit() else found
+    return "ok" if found[0].isdigit() else "note", f"{text}; {compiler or 'no nvcc'}", ""
+
+
+def _tensorrt() -> Tuple[str, str, str]:
+    found = [f"{what} ({name})" for name, what in probe.tensorrt_libraries().items()]
+    found += probe.wheels()
+    if not found:
+        remedy = "sudo apt install tensorrt" if probe.jetson() else "pip install tensorrt"
+        return "note", "not installed; only .engine files need it", remedy
+    return "ok", ", ".join(found), ""
+
+
+def _adapters() -> Tuple[str, str, str]:
+    places = [f"headers {version} in {folder}" for folder, version in probe.headers().items()]
+    built = [f"TensorRT {major}" for major in native.tensorrt_adapters()]
+    text = ", ".join(
+        [f"built for {' and '.join(built)}" if built else "none built", *(places or ["no headers"])]
+    )
+    if built:
+        return "ok", text, ""
+    remedy = (
+        "pip install -C cmake.define.DETRX_TENSORRT=ON .  # in the folder of detrx's source"
+        if places
+        else "apt install libnvinfer-dev, or name a folder of headers in DETRX_TENSORRT_ROOTS; then pip install ."
+    )
+    return "note", f"{text}; engines run by TensorRT's Python package, slower", remedy
 
 
 def _cameras() -> Tuple[str, str, str]:
@@ -185,7 +219,9 @@ CHECKS: Tuple[Tuple[str, Callable[[], Tuple[str, str, str]]], ...] = (
     ("OpenCV", _opencv),
     ("ONNX Runtime", _onnxruntime),
     ("PyTorch", _torch),
-    ("TensorRT", _package("tensorrt", "tensorrt-cu13", "tensorrt-cu12", state="note", remedy="")),
+    ("CUDA", _cuda),
+    ("TensorRT", _tensorrt),
+    ("TensorRT adapters", _adapters),
     ("COCO numbers", _package("faster-coco-eval", state="note", remedy=pip_install("cpu"))),
     ("timm", _package("timm", state="note", remedy=pip_install("train"))),
     ("bundled model", _bundled),

@@ -15,6 +15,7 @@ from detrx.types import ModelInfo, Raw
 
 DEVICES = ("auto", "cpu", "cuda")
 WEIGHTS = (".safetensors", ".pt", ".pth")
+ENGINES = (".engine", ".plan")
 BUNDLED = {"demo": Path(__file__).parents[1] / "assets" / "demo.onnx"}
 """Models that come with the package, by name."""
 FILES = ("best.safetensors", "last.safetensors", "best.onnx", "model.safetensors")
@@ -41,7 +42,7 @@ class Backend(Protocol):
 
 
 def open_backend(path: Union[str, Path], *, device: str = "auto", threads: Optional[int] = None) -> Backend:
-    """Choose the runtime by the file: ``.onnx``, or weights in ``.safetensors``, ``.pt``, ``.pth``.
+    """Choose the runtime by the file: ``.onnx``, a TensorRT engine, or weights in ``.safetensors``, ``.pt``, ``.pth``.
 
     Args:
         path: the model.
@@ -56,12 +57,12 @@ def open_backend(path: Union[str, Path], *, device: str = "auto", threads: Optio
         raise ConfigError(f"[open_backend] device must be one of {', '.join(DEVICES)}, got {device!r}")
     if threads is not None and threads < 1:
         raise ConfigError(f"[open_backend] threads must be 1 or more, got {threads}")
-    room = {".onnx": "detrx.runtime.onnx", **dict.fromkeys(WEIGHTS, "detrx.runtime.torch")}.get(
-        path.suffix.lower()
-    )
+    rooms = {".onnx": "detrx.runtime.onnx", **dict.fromkeys(WEIGHTS, "detrx.runtime.torch")}
+    rooms.update(dict.fromkeys(ENGINES, "detrx.runtime.tensorrt"))
+    room = rooms.get(path.suffix.lower())
     if room is None:
         raise ConfigError(
-            f"[open_backend] a model must end in .onnx, {', '.join(WEIGHTS)}, got {path.name!r}; "
+            f"[open_backend] a model must end in {', '.join(rooms)}, got {path.name!r}; "
             f"make one with `detrx export`"
         )
     if not path.is_file():

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 from detrx.errors import CheckpointError, EngineError, TrustError
+from detrx.runtime.onnx import MORE, OUTPUTS
 from detrx.types import ModelInfo
 
 FORMAT_VERSION = 1
@@ -158,3 +159,48 @@ def read_sidecar(engine: Path) -> Sidecar:
             f"copy both again, or build it here: `{REBUILD}`"
         )
     return sidecar
+
+
+def require_fit(
+    path: Path,
+    sidecar: Sidecar,
+    *,
+    version: Optional[Tuple[int, ...]] = None,
+    flavour: str = "tensorrt",
+    capability: str = "",
+) -> None:
+    """Refuse an engine of another TensorRT or another kind of GPU.
+
+    Args:
+        version: of the TensorRT that would run it; None does not compare.
+        flavour: of the same, "tensorrt" or "rtx".
+        capability: of the GPU that would run it, as "8.7"; empty does not compare.
+
+    Raises:
+        EngineError: it does not fit; both sides are named.
+    """
+    here = ".".join(map(str, version or ()))
+    if version and (flavour != sidecar.flavour or tuple(version[:3]) != version_of(sidecar.version)):
+        raise EngineError(
+            f"[engine] {path} was built with {sidecar.flavour} {sidecar.version}, and this machine has {flavour} "
+            f"{here}; engines run on the version that built them. Build it here: `{REBUILD}`"
+        )
+    if capability and sidecar.compute_capability and capability != sidecar.compute_capability:
+        raise EngineError(
+            f"[engine] {path} was built for a GPU of compute capability {sidecar.compute_capability}, and this one has "
+            f"{capability}; engines run on the kind of GPU that built them. Build it here: `{REBUILD}`"
+        )
+
+
+def outputs_of(tensors: Dict[str, Any], path: Path) -> Tuple[str, ...]:
+    """The outputs of a graph of detrx, in the order of Raw's fields.
+
+    Raises:
+        EngineError: it is another graph.
+    """
+    if "pixels" not in tensors or not set(OUTPUTS) <= set(tensors):
+        raise EngineError(
+            f"[engine] {path} must take 'pixels' and give {', '.join(OUTPUTS)}, its tensors are "
+            f"{', '.join(sorted(tensors))}; build it from a graph of detrx: `{REBUILD}`"
+        )
+    return (*OUTPUTS, *(name for name in MORE if name in tensors))

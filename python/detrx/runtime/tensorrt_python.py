@@ -1,0 +1,158 @@
+"""TensorRT engines by the Python packages ``tensorrt`` or ``tensorrt_rtx`` and ``pycuda``.
+
+Slower than the native adapter and the reference that it is tested against; the way for TensorRT-RTX, whose C++
+interface is another.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import threading
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Dict, List, Tuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detrx.errors import DeviceError, EngineError, MissingBackendError
+from detrx.native import TENSORRT_BUILD
+from detrx.runtime.sidecar import REBUILD, Sidecar, outputs_of, require_fit, version_of
+
+log = logging.getLogger(__name__)
+
+PACKAGES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
+
+
+class PythonSession:
+    """One context, one stream, and memory for the largest input, all made when it is opened."""
+
+    def __init__(self, path: Path, sidecar: Sidecar) -> None:
+        """
+        Raises:
+            MissingBackendError: a package is not installed.
+            EngineError: the engine does not fit, or TensorRT refuses it.
+            DeviceError: there is no GPU, or its memory does not suffice.
+        """
+        self._trt = _package(PACKAGES[sidecar.flavour], sidecar)
+        version = version_of(self._trt.__version__)
+        require_fit(path, sidecar, version=version, flavour=sidecar.flavour)
+        self._cuda = _package("pycuda.driver", sidecar)
+        self._lock = threading.Lock()
+        self._context_of_device = _primary_context(self._cuda)
+        try:
+            device = self._cuda.Device(0)
+            require_fit(path, sidecar, capability="{}.{}".format(*device.compute_capability()))
+            self.description = f"{self._trt.__name__} {self._trt.__version__} on {device.name()}"
+            self._deserialise(path)
+            self._names = ("pixels", *outputs_of(self.tensors, path))
+            self._allocate(sidecar.batch[2])
+        finally:
+            self._cuda.Context.pop()
+
+    def _deserialise(self, path: Path) -> None:
+        trt = self._trt
+        self._logger = trt.Logger(trt.Logger.WARNING)
+        self._runtime = trt.Runtime(self._logger)
+        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        self._run_context: Any = self._engine and self._engine.create_execution_context()
+        if self._run_context is None:
+            raise EngineError(f"[engine] {trt.__name__} {trt.__version__} does not take {path}; `{REBUILD}`")
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        self.tensors: Dict[str, Tuple[np.dtype[Any], Tuple[int, ...]]] = {
+            name: (
+                np.dtype(trt.nptype(self._engine.get_tensor_dtype(name))),
+                tuple(self._engine.get_tensor_shape(name)),
+            )
+            for name in names
+        }
+
+    def _allocate(self, images: int) -> None:
+        """Memory for so many images, and every address told to TensorRT once."""
+        self._stream = self._cuda.Stream()
+        self._device: Dict[str, Any] = {}
+        self._host: Dict[str, NDArray[Any]] = {}
+        self._shape: Tuple[int, ...] = ()
+        for name, (dtype, shape) in self.tensors.items():
+            full = tuple(images if side < 0 else side for side in shape)
+            host = self._cuda.pagelocked_empty(full, dtype)
+            self._host[name] = host
+            self._device[name] = self._cuda.mem_alloc(max(host.nbytes, 1))
+            self._run_context.set_tensor_address(name, int(self._device[name]))
+
+    def run(self, inputs: Tuple[NDArray[Any], ...], outputs: Tuple[NDArray[Any], ...]) -> None:
+        """Fill the outputs: scores, labels, boxes and what else the graph gives, in the order of Raw's fields.
+
+        Raises:
+            ValueError: more images than there is memory for, or another shape.
+            EngineError: TensorRT fails.
+            DeviceError: the GPU does not answer.
+        """
+        with self._lock:
+            self._context_of_device.push()
+            try:
+                self._run(inputs[0], outputs)
+            except self._cuda.Error as error:
+                raise DeviceError(f"[PythonSession] {error}; see `detrx doctor`") from error
+            finally:
+                self._cuda.Context.pop()
+
+    def _run(self, pixels: NDArray[Any], outputs: Tuple[NDArray[Any], ...]) -> None:
+        images = len(pixels)
+        if pixels.shape[1:] != self._host["pixels"].shape[1:] or images > len(self._host["pixels"]):
+            raise ValueError(
+                f"[PythonSession] pixels must be at most {self._host['pixels'].shape}, got {pixels.shape}"
+            )
+        context, stream = self._run_context, self._stream
+        if pixels.shape != self._shape:
+            context.set_input_shape("pixels", pixels.shape)
+            self._shape = pixels.shape
+        staged = self._host["pixels"][:images]
+        np.copyto(staged, pixels)
+        self._cuda.memcpy_htod_async(self._device["pixels"], staged, stream)
+        if not context.execute_async_v3(stream.handle):
+            raise EngineError(
+                f"[PythonSession] {self._trt.__name__} does not run the engine; its log says why"
+            )
+        places: List[NDArray[Any]] = [self._host[name][:images] for name in self._names[1:]]
+        for name, place in zip(self._names[1:], places):
+            self._cuda.memcpy_dtoh_async(place, self._device[name], stream)
+        stream.synchronize()
+        for place, output in zip(places, outputs):
+            np.copyto(output, place)
+
+    def close(self) -> None:
+        """Give everything back in the context that it was made in: nothing is left for the interpreter's end."""
+        with self._lock:
+            self._context_of_device.push()
+            try:
+                self._run_context = self._engine = self._runtime = None
+                for memory in self._device.values():
+                    memory.free()
+                self._device, self._host = {}, {}
+                del self._stream
+            finally:
+                self._cuda.Context.pop()
+            self._context_of_device.detach()
+
+
+def _package(name: str, sidecar: Sidecar) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        package = name.split(".")[0].replace("_", "-")
+        pinned = f"=={sidecar.version}" if package != "pycuda" else ""
+        other = "" if sidecar.flavour == "rtx" else f" Or use the native adapter. {TENSORRT_BUILD}."
+        raise MissingBackendError(name, f"Type: pip install {package}{pinned}.{other} ({error})") from error
+
+
+def _primary_context(cuda: Any) -> Any:
+    """The context that TensorRT, torch and the native code share; it is the current one afterwards."""
+    try:
+        cuda.init()
+        context = cuda.Device(0).retain_primary_context()
+        context.push()
+    except cuda.Error as error:
+        raise DeviceError(f"[PythonSession] no GPU: {error}; `nvidia-smi` must list one") from error
+    return context

@@ -1,0 +1,239 @@
+"""What is refused before TensorRT has seen an engine, and how a session's answers become Raw: no TensorRT is needed."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from detrx import native
+from detrx.errors import ConfigError, DeviceError, EngineError, MissingBackendError, TrustError
+from detrx.runtime import tensorrt
+from detrx.runtime.backend import open_backend
+from detrx.runtime.sidecar import Sidecar, file_sha256, sidecar_path
+from detrx.types import ModelInfo
+
+INFO = ModelInfo("rt-n", ("disc", "ring"), (7, 3), (32, 64))
+K = 5
+
+
+class Library:
+    """Of the stand-in for an adapter."""
+
+    version = (10, 3, 0)
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+        if "absent" in names[0]:
+            raise FileNotFoundError("Tried: absent")
+
+
+class Session:
+    """Gives twice the first pixels of each picture."""
+
+    def __init__(self, engine: Any, inputs: list[str], outputs: list[str]) -> None:
+        assert inputs == ["pixels"]
+        self.outputs = outputs
+
+    def run(self, inputs: tuple[np.ndarray, ...], outputs: tuple[np.ndarray, ...]) -> None:
+        (pixels,) = inputs
+        flat = 2 * pixels.reshape(len(pixels), -1)
+        assert len(pixels) <= 4
+        for output in outputs:
+            output[...] = flat[:, : output[0].size].reshape(output.shape)
+
+
+def tensor(name: str, dtype: str, *shape: int) -> SimpleNamespace:
+    return SimpleNamespace(name=name, dtype=dtype, shape=shape)
+
+
+class Adapter:
+    """Stands in for detrx._trt10."""
+
+    Library, Session = Library, Session
+
+    def __init__(self) -> None:
+        self.deserialised = 0
+        self.tensors = [
+            tensor("pixels", "float32", -1, 3, 32, 64),
+            tensor("boxes", "float32", -1, K, 4),
+            tensor("scores", "float16", -1, K),
+            tensor("labels", "int32", -1, K),
+        ]
+
+    def Engine(self, library: Library, device: Any, plan: bytes) -> SimpleNamespace:  # noqa: N802
+        self.deserialised += 1
+        return SimpleNamespace(tensors=self.tensors)
+
+    def cuda_device(self, index: int) -> SimpleNamespace:
+        return SimpleNamespace(capability="8.7", name="Orin")
+
+    def take_log(self) -> str:
+        return ""
+
+
+@pytest.fixture
+def adapter(monkeypatch: pytest.MonkeyPatch) -> Adapter:
+    found = Adapter()
+    monkeypatch.setattr(native, "tensorrt_adapters", lambda: (10,))
+    monkeypatch.setattr(native, "load_tensorrt", lambda major: found)
+    monkeypatch.delenv(tensorrt.LIBRARY, raising=False)
+    return found
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Path:
+    path = tmp_path / "model.engine"
+    path.write_bytes(b"plan")
+    describe(path)
+    return path
+
+
+def describe(path: Path, **changes: Any) -> None:
+    plain = Sidecar(
+        INFO, "10.3.0", "tensorrt", file_sha256(path), "ab", "fp16", (1, 2, 4), compute_capability="8.7"
+    )
+    sidecar_path(path).write_text(replace(plain, **changes).to_json())
+
+
+def pictures(images: int) -> np.ndarray:
+    return np.random.default_rng(images).uniform(0, 0.5, (images, 3, 32, 64)).astype(np.float32)
+
+
+@pytest.mark.parametrize("images", [1, 3, 4, 9])
+def test_answers_become_raw(adapter: Adapter, engine: Path, images: int) -> None:
+    """More pictures than the engine takes go in groups; half precision and 32-bit labels come out as Raw has them."""
+    backend = open_backend(engine)
+    pixels = pictures(images)
+    raw = backend.infer(pixels)
+    assert (raw.scores.dtype, raw.labels.dtype, raw.boxes.dtype) == (np.float32, np.int64, np.float32)
+    np.testing.assert_array_equal(raw.boxes, 2 * pixels.reshape(images, -1)[:, : K * 4].reshape(images, K, 4))
+    assert backend.info == INFO
+    assert backend.batch is None
+    assert backend.description == "TensorRT 10.3.0 on Orin, fp16"
+
+
+def test_a_fixed_batch(adapter: Adapter, engine: Path) -> None:
+    describe(engine, batch=(2, 2, 2))
+    assert open_backend(engine).batch == 2
+
+
+def test_eight_threads_see_what_one_sees(adapter: Adapter, engine: Path) -> None:
+    backend = open_backend(engine)
+    given = [pictures(images % 4 + 1) for images in range(32)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(backend.infer, given))
+    for pixels, raw in zip(given, found):
+        np.testing.assert_array_equal(raw.boxes, backend.infer(pixels).boxes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"version": "10.3.1"}, r"built with tensorrt 10\.3\.1, and this machine has tensorrt 10\.3\.0"),
+        ({"version": "8.5.2"}, r"built with tensorrt 8\.5\.2, and this machine has tensorrt 10\.3\.0"),
+        ({"compute_capability": "7.2"}, r"compute capability 7\.2, and this one has 8\.7"),
+        ({"engine_sha256": "00"}, "is not the file that"),
+    ],
+    ids=["patch", "major", "gpu", "hash"],
+)
+def test_another_machine(adapter: Adapter, engine: Path, monkeypatch, changes: dict, words: str) -> None:
+    """Refused before the engine is deserialised, with both sides and what to type."""
+    monkeypatch.setattr(
+        native, "tensorrt_adapters", lambda: (10, 8) if "8.5.2" in changes.values() else (10,)
+    )
+    describe(engine, **changes)
+    with pytest.raises(EngineError, match=f"{words}.*detrx export WEIGHTS --to engine"):
+        open_backend(engine)
+    assert adapter.deserialised == 0
+
+
+def test_no_description(adapter: Adapter, engine: Path) -> None:
+    sidecar_path(engine).unlink()
+    with pytest.raises(TrustError):
+        open_backend(engine)
+    assert adapter.deserialised == 0
+
+
+@pytest.mark.parametrize(
+    ("position", "other", "words"),
+    [
+        (0, tensor("picture", "float32", -1, 3, 32, 64), "must take 'pixels'"),
+        (2, tensor("logits", "float32", -1, K), "give scores, labels, boxes, its tensors are"),
+        (0, tensor("pixels", "float32", -1, 3, 32, 32), "its description says canvas"),
+        (1, tensor("boxes", "float32", -1, -1, 4), "of the open shape"),
+    ],
+    ids=["input", "output", "canvas", "open"],
+)
+def test_another_graph(adapter: Adapter, engine: Path, position: int, other: Any, words: str) -> None:
+    adapter.tensors[position] = other
+    with pytest.raises(EngineError, match=words):
+        open_backend(engine)
+
+
+def test_masks_and_queries_are_given_where_the_engine_has_them(adapter: Adapter, engine: Path) -> None:
+    adapter.tensors += [tensor("queries", "int32", -1, K), tensor("masks", "float16", -1, K, 8, 16)]
+    raw = open_backend(engine).infer(pictures(2))
+    assert raw.masks is not None
+    assert raw.queries is not None
+    assert (raw.masks.shape, raw.masks.dtype, raw.queries.dtype) == ((2, K, 8, 16), np.float32, np.int64)
+
+
+def test_the_cpu_runs_no_engine(engine: Path) -> None:
+    with pytest.raises(ConfigError, match=r"runs on an NVIDIA GPU only.*\.onnx"):
+        open_backend(engine, device="cpu")
+
+
+def test_after_close(adapter: Adapter, engine: Path) -> None:
+    backend = open_backend(engine)
+    backend.close()
+    backend.close()
+    with pytest.raises(EngineError, match="has been closed; open it again"):
+        backend.infer(pictures(1))
+
+
+def test_after_a_fork(adapter: Adapter, engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = open_backend(engine)
+    mine = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: mine + 1)
+    with pytest.raises(DeviceError, match="spawn"):
+        backend.infer(pictures(1))
+
+
+def test_no_library(adapter: Adapter, engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(tensorrt.LIBRARY, "absent/libnvinfer.so")
+    with pytest.raises(
+        MissingBackendError, match=r"(?s)TensorRT 10\.3\.0.*apt install tensorrt.*Tried: absent"
+    ):
+        open_backend(engine)
+
+
+def test_no_driver(adapter: Adapter, engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(index: int) -> None:
+        raise FileNotFoundError("[cuda] there is no NVIDIA driver")
+
+    monkeypatch.setattr(adapter, "cuda_device", absent)
+    with pytest.raises(MissingBackendError, match="The NVIDIA driver is not available here"):
+        open_backend(engine)
+
+
+@pytest.mark.parametrize(("flavour", "package"), [("tensorrt", "tensorrt"), ("rtx", "tensorrt-rtx")])
+def test_neither_adapter_nor_package(engine: Path, monkeypatch, flavour: str, package: str) -> None:
+    monkeypatch.setattr(native, "tensorrt_adapters", lambda: ())
+    monkeypatch.setitem(__import__("sys").modules, package.replace("-", "_"), None)
+    describe(engine, flavour=flavour)
+    with pytest.raises(MissingBackendError, match=rf"pip install {package}==10\.3\.0"):
+        open_backend(engine)
+
+
+def test_where_the_library_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(tensorrt.LIBRARY, raising=False)
+    assert tensorrt.library_names(8)[-1] == "libnvinfer.so.8"
+    monkeypatch.setenv(tensorrt.LIBRARY, "mine.so")
+    assert tensorrt.library_names(8) == ["mine.so"]
