@@ -30,7 +30,7 @@ FLOORS = (
     {"losses", "export", "runtime"},
     {"data", "models", "ops", "draw", "preprocess", "images"},
     {"native", "types", "tensors", "boxes", "picture_header", "callable_package"},
-    {"rle", "resample"},
+    {"rle", "resample", "panoptic_ids"},
     {"errors"},
 )
 HEIGHT = {room: -level for level, rooms in enumerate(FLOORS) for room in rooms}

@@ -6,6 +6,7 @@
 #include "cpu/assign.h"
 #include "cpu/convert.h"
 #include "cpu/deform_attn.h"
+#include "cpu/mask_winners.h"
 
 namespace py = pybind11;
 
@@ -23,6 +24,8 @@ void bind_ops(py::module_& m) {
         py::arg("sides"), py::arg("locations"), py::arg("weights"), py::arg("points"),
         py::arg("softmax"), py::arg("grad_values"), py::arg("grad_locations"),
         py::arg("grad_weights"), py::arg("threads"), Release());
+  m.def("mask_winners", &cpu::mask_winners, py::arg("logits"), py::arg("rows"), py::arg("columns"),
+        py::arg("best"), py::arg("threads"), Release());
 }
 
 }  // namespace detrx

@@ -174,6 +174,13 @@ def focal_loss_backward(
     grad_logits: Any,
     threads: int,
 ) -> None: ...
+def mask_winners(
+    logits: NDArray[np.float32],
+    rows: NDArray[np.float32],
+    columns: NDArray[np.float32],
+    best: NDArray[np.int32],
+    threads: int,
+) -> None: ...
 def match(
     logits: Any,
     boxes: Any,

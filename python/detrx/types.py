@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from detrx import rle
+from detrx import panoptic_ids, rle
 from detrx.errors import CheckpointError, MissingBackendError
 from detrx.resample import positive
 
@@ -274,3 +274,77 @@ class Detections:
             mask=self.masks,
             data={"class_name": self.names},
         )
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One thing, or all of one kind of stuff, of a picture that is divided among segments."""
+
+    id: int
+    """From 1 on; what its pixels have in the map."""
+    label: int
+    """Index into the model's class names."""
+    category_id: int
+    """The data set's own id of the class."""
+    thing: bool
+    """Countable, as a car; False: stuff, as the sky."""
+    area: int
+    """In pixels."""
+    score: float
+    """In [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Panoptic:
+    """A picture divided among segments: each pixel is of one, or of none."""
+
+    segments_map: NDArray[np.int32]
+    """(H, W) the segment's id of each pixel of the image as it was given, 0 for none."""
+    segments: Tuple[Segment, ...]
+    """In the order of their ids."""
+    class_names: Tuple[str, ...] = ()
+    """The names of all classes of the model."""
+
+    def __post_init__(self) -> None:
+        _check_shape("Panoptic", "segments_map", self.segments_map, (None, None))
+
+    def __len__(self) -> int:
+        return len(self.segments)
+
+    def mask(self, segment: Segment) -> NDArray[np.bool_]:
+        """(H, W), where the segment is."""
+        found: NDArray[np.bool_] = self.segments_map == segment.id
+        return found
+
+    def name(self, segment: Segment) -> str:
+        """The class name of a segment."""
+        return self.class_names[segment.label] if self.class_names else str(segment.label)
+
+    def to_rgb(self) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8: the picture that COCO's panoptic format keeps the ids in."""
+        return panoptic_ids.to_rgb(self.segments_map)
+
+    def to_coco(self, *, image_id: Union[int, str] = 0, file_name: str = "") -> Dict[str, Any]:
+        """The annotation of COCO's panoptic format that belongs to the PNG ``file_name``."""
+        return {
+            "image_id": image_id,
+            "file_name": file_name,
+            "segments_info": [
+                {
+                    "id": one.id,
+                    "category_id": one.category_id,
+                    "isthing": int(one.thing),
+                    "iscrowd": 0,
+                    "area": one.area,
+                    "bbox": _bbox(self.mask(one)),
+                    "score": round(one.score, 6),
+                }
+                for one in self.segments
+            ],
+        }
+
+
+def _bbox(mask: NDArray[np.bool_]) -> List[int]:
+    """x, y, width, height in pixels."""
+    x0, y0, x1, y1 = rle.bounds(mask)
+    return [x0, y0, x1 - x0, y1 - y0]
