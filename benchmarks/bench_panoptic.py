@@ -1,4 +1,4 @@
-"""One panoptic picture out of 100 masks at 480 x 640: detrx beside transformers' post-processing, in turns, on one thread.
+"""One panoptic picture out of 100 masks at 480 x 640: detrx beside transformers' post-processing, in turns, one thread.
 
     python -m pytest benchmarks/bench_panoptic.py -s
 
@@ -35,7 +35,7 @@ def test_merge_100_masks(benchmark):
     import torch
     from transformers import DetrImageProcessor
 
-    from detrx.runtime.panoptic import merge, mask_winners_reference
+    from detrx.runtime.panoptic import mask_winners_reference, merge
     from detrx.types import Letterbox
 
     torch.set_num_threads(1)

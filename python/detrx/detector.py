@@ -16,7 +16,8 @@ from detrx.errors import ConfigError, DetrxError, DeviceError
 from detrx.images import read_image
 from detrx.preprocess import check_image, lay
 from detrx.runtime.backend import find_model, open_backend
-from detrx.types import Detections, Frame, Letterbox, ModelInfo, Raw
+from detrx.runtime.panoptic import THRESHOLD, divide
+from detrx.types import Detections, Frame, Letterbox, ModelInfo, Panoptic, Raw
 
 Picture = Any
 """A path, a (H, W, 3) uint8 RGB array, or a PIL image."""
@@ -64,6 +65,7 @@ class Detector:
         self.description: str = self._backend.description
         self._fixed: bool = self._backend.batch is not None
         self._batch = _batch_size(self._backend.batch, batch)
+        self._threads = threads or os.cpu_count() or 1
         self._process = os.getpid()
         self._local = threading.local()
         self._count = threading.Lock()
@@ -97,6 +99,26 @@ class Detector:
             group = enumerate(image[start : start + self._batch], start)
             found += self._run([_named(index, picture, bgr=bgr) for index, picture in group])
         return found
+
+    def panoptic(self, image: Any, *, bgr: bool = False, threshold: float = THRESHOLD) -> Panoptic:
+        """Divide a picture among things and stuff, by a model that was trained for it (detr-r50-panoptic).
+
+        Args:
+            image: as ``predict`` takes one.
+            bgr: arrays hold blue first, as OpenCV reads them.
+            threshold: the score that a segment must be above, in [0, 1]; the published one from DETR's paper.
+
+        Raises:
+            ConfigError: the model has no masks, or does not tell things from stuff.
+            TypeError, ValueError, DataError, DeviceError: as ``predict``.
+        """
+        self._check_alive()
+        pixels, boxes = self.prepare([to_array(image, bgr=bgr)])
+        return self.divide(self.infer(pixels), 0, boxes[0], threshold=threshold)
+
+    def divide(self, raw: Raw, index: int, box: Letterbox, *, threshold: float = THRESHOLD) -> Panoptic:
+        """The segments of one image of a batch, in pixels of that image."""
+        return divide(raw, index, box, info=self.info, threshold=threshold, threads=self._threads)
 
     def stream(
         self, uri: Union[str, int, Path], *, timeout: float = 5.0

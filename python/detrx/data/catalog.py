@@ -63,12 +63,12 @@ def open_dataset(
     Raises:
         DataError: no such folder or split, two files for the split, or read_coco's reasons.
     """
-    chosen = _choose(Path(root), find(root), split)
+    chosen = choose(Path(root), find(root), split)
     document = load_document(chosen.annotation_file)
     return build_dataset(
         document,
         chosen.annotation_file,
-        image_root=_image_root(chosen, document),
+        image_root=image_root_of(chosen, document),
         split=split,
         max_bad=max_bad,
         check_files=check_files,
@@ -118,7 +118,12 @@ def _at_root(root: Path) -> List[Found]:
     return every
 
 
-def _choose(root: Path, every: List[Found], split: str) -> Found:
+def choose(root: Path, every: List[Found], split: str) -> Found:
+    """The one split of that name.
+
+    Raises:
+        DataError: there is none, or several.
+    """
     exact = [found for found in every if found.split == split]
     wanted = exact or [found for found in every if found.plain == _ALIASES.get(split, split)]
     if not wanted:
@@ -135,7 +140,7 @@ def _choose(root: Path, every: List[Found], split: str) -> Found:
     return wanted[0]
 
 
-def _image_root(chosen: Found, document: Any) -> Path:
+def image_root_of(chosen: Found, document: Any) -> Path:
     """The first candidate that holds one of the first images; the likeliest where none does."""
     names = _first_names(document, str(chosen.annotation_file))
     for root in chosen.image_roots:

@@ -61,6 +61,8 @@ class Dataset:
     """In the order of the file."""
     report: ReadReport
     annotation_file: Path
+    things: Tuple[bool, ...] = ()
+    """Whether each class is countable, for a panoptic data set; empty for all others."""
 
     def __len__(self) -> int:
         return len(self.images)

@@ -1,18 +1,34 @@
-"""The masks of COCO files: polygons and run lengths, checked when read, drawn when asked for. NumPy only."""
+"""The masks of COCO files: polygons, run lengths and panoptic PNGs, checked when read, drawn when asked for."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Dict, List, Tuple, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detrx import rle
+from detrx import panoptic_ids, rle
+from detrx.errors import DataError
+from detrx.images import read_image
 
 Polygons = Tuple[NDArray[np.float32], ...]
 """Each (P, 2) x, y in pixels, at least 3 points; together they are the object."""
-Segmentation = Union[Polygons, Dict[str, Any]]
-"""Polygons, or COCO's packed run lengths: {"size": [H, W], "counts": text}."""
+
+
+@dataclass(frozen=True)
+class PngSegment:
+    """The pixels of one id in a panoptic PNG. Only the reader of panoptic files makes one; no JSON can."""
+
+    path: str
+    id: int
+    size: Tuple[int, int]
+    """(height, width) that the PNG must have."""
+
+
+Segmentation = Union[Polygons, Dict[str, Any], PngSegment]
+"""Polygons, COCO's packed run lengths ({"size": [H, W], "counts": text}), or a segment of a PNG."""
 
 _LARGEST = 1e7
 
@@ -27,6 +43,8 @@ def read_segmentation(value: Any, *, size: Tuple[int, int]) -> Segmentation:
     Raises:
         ValueError: why it cannot be used, for a count of such reasons.
     """
+    if isinstance(value, PngSegment):
+        return value
     if isinstance(value, dict):
         return _read_runs(value, size)
     if not isinstance(value, list) or not value:
@@ -60,10 +78,30 @@ def make_mask(segmentation: Segmentation, *, size: Tuple[int, int]) -> NDArray[n
     """Draw a segmentation as (H, W) bool; polygons reach as far as the picture does."""
     if isinstance(segmentation, dict):
         return rle.decode(segmentation)
+    if isinstance(segmentation, PngSegment):
+        found: NDArray[np.bool_] = read_ids(segmentation.path, size=segmentation.size) == segmentation.id
+        return found
     out = np.zeros(size, bool)
     for polygon in segmentation:
         out |= fill(polygon, size=size)
     return out
+
+
+@lru_cache(maxsize=2)
+def read_ids(path: str, *, size: Tuple[int, int]) -> NDArray[np.int32]:
+    """(H, W) the segment ids of a panoptic PNG; the last ones read are kept, since a picture has many segments.
+
+    Raises:
+        DataError: unreadable, or of another size than its picture.
+    """
+    ids = panoptic_ids.from_rgb(read_image(path))
+    if ids.shape != tuple(size):
+        raise DataError(
+            f"[read_panoptic] {path} must be of its picture's size {size[0]} x {size[1]}, found {ids.shape[0]} x "
+            f"{ids.shape[1]} (height x width). Replace the file."
+        )
+    ids.flags.writeable = False
+    return ids
 
 
 def fill(polygon: NDArray[np.float32], *, size: Tuple[int, int]) -> NDArray[np.bool_]:
@@ -97,4 +135,6 @@ def as_json(segmentation: Segmentation) -> Union[Dict[str, Any], List[List[float
     """As a COCO file has it."""
     if isinstance(segmentation, dict):
         return segmentation
+    if isinstance(segmentation, PngSegment):
+        return rle.encode(make_mask(segmentation, size=segmentation.size))
     return [polygon.ravel().tolist() for polygon in segmentation]

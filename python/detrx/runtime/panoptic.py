@@ -8,13 +8,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detrx import native
-from detrx.errors import MissingBackendError
-from detrx.types import Letterbox, Panoptic, Segment
+from detrx.errors import ConfigError, MissingBackendError
+from detrx.types import Letterbox, ModelInfo, Panoptic, Raw, Segment
 
 THRESHOLD = 0.85
 """The least score of a query that takes part, as published."""
 SMALL = 4
 """Pixels up to which a segment is dropped, and its pixels given to the others."""
+
+
+def divide(
+    raw: Raw, index: int, box: Letterbox, *, info: ModelInfo, threshold: float = THRESHOLD, threads: int = 1
+) -> Panoptic:
+    """The segments of one image of a batch, in pixels of that image; what is not finite or no class is left out.
+
+    Raises:
+        ConfigError: a model without masks, or that does not tell things from stuff.
+    """
+    if raw.masks is None or not info.things:
+        raise ConfigError(
+            f"[panoptic] {info.model} must have masks and know things from stuff; take one as detr-r50-panoptic"
+        )
+    scores, labels, masks = raw.scores[index], raw.labels[index], raw.masks[index]
+    order = np.arange(len(scores)) if raw.queries is None else np.argsort(raw.queries[index], kind="stable")
+    sound = (scores[order] > threshold) & (labels[order] >= 0) & (labels[order] < len(info.names))
+    order = order[sound]
+    order = order[np.isfinite(masks[order]).all(axis=(1, 2))]
+    return merge(
+        scores[order],
+        labels[order],
+        masks[order],
+        box,
+        things=info.things,
+        category_ids=info.category_ids,
+        class_names=info.names,
+        threshold=threshold,
+        threads=threads,
+    )
 
 
 def merge(
