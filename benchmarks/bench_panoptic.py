@@ -33,7 +33,7 @@ def problem():
 
 def test_merge_100_masks(benchmark):
     import torch
-    from transformers import DetrImageProcessor
+    from transformers.models.detr.image_processing_detr import DetrImageProcessor
 
     from detrx.runtime.panoptic import mask_winners_reference, merge
     from detrx.types import Letterbox

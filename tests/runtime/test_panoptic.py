@@ -156,7 +156,7 @@ def test_the_nearest_pixel_is_pil_s(wanted, length):
 def test_transformers_divides_the_pixels_alike():
     """Where all are equally sure, nothing is small and stuff has one query a kind, both say the same of every pixel."""
     torch = pytest.importorskip("torch")
-    from transformers import DetrImageProcessor
+    from transformers.models.detr.image_processing_detr import DetrImageProcessor
 
     masks = fields(4, (12, 16), seed=3)
     logits = torch.full((1, 4, 4), -9.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from detrx.errors import ConfigError
 from detrx.losses.kernels import KERNELS
+from detrx.losses.mask_terms import mask_terms
 from detrx.losses.stages import (
     Losses,
     Sizes,
@@ -39,6 +41,8 @@ class DetrCriterion(nn.Module):
         class_weight: float = 1.0,
         l1_weight: float = 5.0,
         giou_weight: float = 2.0,
+        mask_weight: float = 1.0,
+        dice_weight: float = 1.0,
         match: MatchWeights = _WEIGHTS,
         kernels: Literal["native", "reference"] = "native",
         total: Total = alone,
@@ -50,6 +54,8 @@ class DetrCriterion(nn.Module):
             class_weight: of the cross-entropy.
             l1_weight: of the L1 distance of (cx, cy, w, h).
             giou_weight: of 1 - GIoU.
+            mask_weight: of the focal loss of masks, where the outputs have them.
+            dice_weight: of their Dice loss.
             match: what the matching cost is made of.
             kernels: what computes the losses; "reference" to look for a fault.
             total: adds up over all processes that share a batch: losses are divided by what all of it holds.
@@ -57,10 +63,12 @@ class DetrCriterion(nn.Module):
         super().__init__()
         self.classes, self.no_object, self.match = classes, no_object, match
         self.class_weight, self.l1_weight, self.giou_weight = class_weight, l1_weight, giou_weight
+        self.mask_weight, self.dice_weight = mask_weight, dice_weight
         self.kernels, self.total = KERNELS[kernels], total
 
     def forward(self, outputs: Outputs, targets: Targets) -> Losses:
-        """Add up all losses of a batch: ``ce``, ``l1``, ``giou`` of the last layer, ``ce_aux0`` ... of the others.
+        """Add up all losses of a batch: ``ce``, ``l1``, ``giou`` of the last layer, ``ce_aux0`` ... of the others, and
+        ``mask`` and ``dice`` of a model with masks.
 
         ``cardinality`` is how many objects a picture has too many or too few on average; it teaches nothing.
 
@@ -81,7 +89,12 @@ class DetrCriterion(nn.Module):
             losses = add_up([(stages, self._sums(stages, targets, own, sizes))], costs=costs)
             off = _cardinality(stages, targets) * (own.shape[-1] / sizes.queries)
             losses.terms.update(named_terms("cardinality", off, stages))
-        return losses
+            if outputs.masks is None:
+                return losses
+            terms = mask_terms(outputs.masks[-1], targets, own[-1], normaliser=sizes.normaliser)
+            mask, dice = terms["mask"] * self.mask_weight, terms["dice"] * self.dice_weight
+            losses.terms.update(mask=mask.detach(), dice=dice.detach())
+            return replace(losses, total=losses.total + mask + dice)
 
     def _sums(self, stages: Stages, targets: Targets, own: Tensor, sizes: Sizes) -> Sums:
         ce = self.kernels.cross_entropy(stages.logits, targets.labels, own, no_object=self.no_object)

@@ -98,6 +98,11 @@ class Detr(nn.Module):
         """Q, on any canvas."""
         return self.config.queries
 
+    def freeze_detector(self) -> None:
+        """Let only the masks learn, as in the second stage of the paper's panoptic training."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name.startswith(("bbox_attention.", "mask_head.")))
+
     def fuse(self) -> Detr:
         """Frozen norms as torch's own, in place, which exporters fold into convolutions."""
         plain_norms(self.backbone)
