@@ -22,7 +22,7 @@ def whole(height, width):
 
 def fields(count, size, *, seed=0, coarse=5):
     """Smooth random logits."""
-    from detrx.resample import _blend
+    from detrx.resample import _blend  # a bilinear reading
 
     rng = np.random.default_rng(seed)
     places = [(np.arange(n) + 0.5) * coarse / n for n in size]
