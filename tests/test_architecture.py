@@ -51,7 +51,7 @@ SIDEWAYS = {
 DELIBERATE = {
     (
         "detector",
-        "detrx.live.source",
+        "detrx.live.pipeline",
     ): "Detector.stream is the public door to the sources; it opens them at use",
     ("live", "detrx.data.synthetic"): "test://shapes is a camera that looks at the generated scenes",
 }

@@ -74,7 +74,7 @@ def bench(config: BenchConfig) -> BenchReport:
     with Detector(config.model, device=config.device, threads=config.threads) as detector:
         if config.warmup:
             detector.warmup(runs=config.warmup)
-        found = run(detector, open_source(config.source), limit=config.frames)
+        found = run(detector, open_source(config.source), limit=config.frames, lanes=1)
         report = BenchReport(
             model=detector.info.model,
             canvas=list(detector.info.canvas),

@@ -7,7 +7,7 @@ import importlib
 import os
 import threading
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Sequence, Tuple, Union, overload
+from typing import Any, Callable, Dict, Iterator, List, Literal, Optional, Sequence, Tuple, Union, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,26 +120,38 @@ class Detector:
         """The segments of one image of a batch, in pixels of that image."""
         return divide(raw, index, box, info=self.info, threshold=threshold, threads=self._threads)
 
+    @overload
     def stream(
-        self, uri: Union[str, int, Path], *, timeout: float = 5.0
-    ) -> Iterator[Tuple[Frame, Detections]]:
-        """Detect on every frame of a camera, stream, video, folder or picture.
+        self, uri: Union[str, int, Path], *, timeout: float = ..., times: Literal[False] = ...
+    ) -> Iterator[Tuple[Frame, Detections]]: ...
 
-        A live source gives its newest frame and drops what came while the model was busy; a file gives
+    @overload
+    def stream(
+        self, uri: Union[str, int, Path], *, timeout: float = ..., times: Literal[True]
+    ) -> Iterator[Tuple[Frame, Detections, Dict[str, float]]]: ...
+
+    def stream(
+        self, uri: Union[str, int, Path], *, timeout: float = 5.0, times: bool = False
+    ) -> Iterator[Tuple[Any, ...]]:
+        """Detect on every frame of a camera, stream, video, folder or picture, in order.
+
+        Reading, letterbox and inference of the next frames go on while the caller holds one. A live source gives
+        its newest frame, drops what came while the model was busy, and comes back when it was lost; a file gives
         every frame.
 
         Args:
-            uri: as ``detrx.live.source.open_source`` takes it: 0, "rtsp://...", "a.mp4", "photos/", "test://shapes".
-            timeout: seconds to wait for a live source to open, and for each frame.
+            uri: as ``detrx.live.source.open_source`` takes it: 0, "csi://0", "rtsp://...", "a.mp4", "photos/".
+            timeout: seconds to wait for a live source to open, and for a frame before it counts as lost.
+            times: add the seconds of each stage: capture, letterbox, infer, finish.
 
         Raises:
-            SourceError: it cannot be opened, or stops answering.
+            SourceError: it cannot be opened.
         """
         # The one look upwards: the live room stands on the detector, but users were promised this door.
-        source = importlib.import_module("detrx.live.source").open_source(uri, timeout=timeout)
-        with source:
-            for frame in source:
-                yield frame, self.predict(frame.image)
+        pipeline = importlib.import_module("detrx.live.pipeline")
+        for found in pipeline.open_pipeline(self, uri, timeout=timeout):
+            stages = (dict(zip(pipeline.STAGES, found.times)),) if times else ()
+            yield (found.frame, found.detections, *stages)
 
     def warmup(self, *, runs: int = 3) -> None:
         """Run on grey a few times, so that the first real picture is not the slow one."""
@@ -159,6 +171,18 @@ class Detector:
         self._check_alive()
         raw: Raw = self._backend.infer(pixels)
         return raw
+
+    def side_by_side(self, *, most: int) -> Tuple[int, Callable[[NDArray[np.float32]], Raw]]:
+        """How many calls at once, up to ``most``, give the most frames a second, and what to call for one.
+
+        On the CPU that is a thread to a call, where ``infer`` gives all threads to one for the least latency.
+        """
+        self._check_alive()
+        beside = getattr(self._backend, "side_by_side", None)
+        if beside is None or most < 2:
+            return 1, self.infer
+        calls: Tuple[int, Callable[[NDArray[np.float32]], Raw]] = beside(most=most)
+        return calls
 
     def finish(self, raw: Raw, index: int, box: Letterbox) -> Detections:
         """The detections of one image of a batch, in pixels of that image."""

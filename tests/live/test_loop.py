@@ -79,7 +79,7 @@ def test_the_loop_counts_and_times_every_frame(model: Path) -> None:
     assert report.objects == 24
     assert all(len(shown.found) == 3 for shown in notes.shown)
     assert report.times.rows.shape == (8, 6)
-    assert report.times.rows.sum() <= report.seconds
+    assert report.times.rows[:, 4:].sum() <= report.seconds
     table = report.times.table()
     assert set(table) == {*STAGES, "frame", "all"}
     assert table["infer"]["p50"] <= table["frame"]["p99"] <= table["all"]["p99"]
@@ -171,8 +171,8 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(model: Path, tmp_path:
     assert len(list((tmp_path / "glob" / "pictures").rglob("*.jpg"))) == 3
 
 
-def test_sigterm_and_ctrl_c_leave_a_whole_video(model: Path, tmp_path: Path) -> None:
-    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+def test_signals_leave_a_whole_video(model: Path, tmp_path: Path) -> None:
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
         out = tmp_path / str(code)
         command = [
             sys.executable,

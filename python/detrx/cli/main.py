@@ -26,7 +26,7 @@ COMMANDS: Dict[str, Tuple[str, str]] = {
     "doctor": ("detrx.cli.doctor", "what this machine has, what is missing, what to type for it"),
 }
 
-OK, REFUSED, PARITY, INTERRUPTED, TERMINATED = 0, 2, 3, 130, 143
+OK, REFUSED, PARITY, INTERRUPTED = 0, 2, 3, 130
 
 
 def main(args: Optional[Sequence[str]] = None) -> int:
@@ -34,12 +34,13 @@ def main(args: Optional[Sequence[str]] = None) -> int:
 
     Returns:
         0; 2 for a mistake that the message explains; 3 for an export that does not answer as its weights do;
-        130 after Ctrl-C, 143 after SIGTERM.
+        130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
     given = list(sys.argv[1:] if args is None else args)
     try:
         code = _answer(given)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started us: `detrx ... >&-`
+            sys.stdout.flush()
         return code
     except BrokenPipeError:
         # `detrx ... | head`: the reader left. What Python flushes at its exit has to go somewhere.
@@ -72,6 +73,9 @@ def overview() -> str:
 
 def _run(name: str, args: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _terminate)
+    # Under nohup it is ignored, and stays so.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _terminate)
     try:
         code: int = importlib.import_module(COMMANDS[name][0]).run(args)
         return code
@@ -89,9 +93,9 @@ def _run(name: str, args: Sequence[str]) -> int:
         return INTERRUPTED
 
 
-def _terminate(*_: object) -> None:
-    """SIGTERM leaves through every ``finally``, so that files are finished and cameras freed."""
-    raise SystemExit(TERMINATED)
+def _terminate(number: int, _: object) -> None:
+    """SIGTERM and SIGHUP leave through every ``finally``, so that files are finished and cameras freed."""
+    raise SystemExit(128 + number)
 
 
 def _unknown(name: str) -> str:

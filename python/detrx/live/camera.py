@@ -45,6 +45,7 @@ class LiveSource(Source):
         self._frame: Optional[Frame] = None
         self._error: Optional[Exception] = None
         self._opened = self._ended = self._closing = False
+        self._start = time.monotonic()
         self._thread = threading.Thread(
             target=self._capture, args=(open_reader,), name="detrx-capture", daemon=True
         )
@@ -68,6 +69,9 @@ class LiveSource(Source):
                     f"[open_source] {self.name} gave no frame for {self._timeout:g} s; "
                     f"check the cable or network, or allow more with a longer timeout"
                 )
+
+    def now(self) -> float:
+        return time.monotonic() - self._start
 
     def close(self) -> None:
         with self._change:
@@ -104,7 +108,6 @@ class LiveSource(Source):
             self._change.notify_all()
 
     def _read_all(self, reader: Reader) -> None:
-        start = time.monotonic()
         try:
             with self._change:
                 self.fps, self._opened = reader.fps, True
@@ -114,7 +117,7 @@ class LiveSource(Source):
                 image = reader.read()
                 if image is None:
                     return
-                self._put(Frame(image, index, time.monotonic() - start, self.name))
+                self._put(Frame(image, index, self.now(), self.name))
                 index += 1
         finally:
             reader.close()

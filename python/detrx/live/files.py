@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
 from typing import Any, Iterator, Sequence, Union
 
@@ -49,6 +50,8 @@ class VideoSource(Source):
     def __init__(self, path: Union[str, Path]) -> None:
         cv2 = opencv()
         self.name = redact(str(path))
+        # Closing while another thread reads would free what it reads from.
+        self._reading = threading.Lock()
         self._capture: Any = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
             raise SourceError(
@@ -62,9 +65,10 @@ class VideoSource(Source):
     def __iter__(self) -> Iterator[Frame]:
         cv2 = opencv()
         index = 0
-        while self._capture is not None:
-            arrived, image = self._capture.read()
-            if not arrived:
+        while True:
+            with self._reading:
+                image = self._capture.read()[1] if self._capture is not None else None
+            if image is None:
                 break
             rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
             yield Frame(np.asarray(rgb), index, index / (self.fps or 1.0), self.name)
@@ -75,6 +79,7 @@ class VideoSource(Source):
             log.warning("%s ended after %d of %d frames; it may be cut off", self.name, index, self.length)
 
     def close(self) -> None:
-        capture, self._capture = self._capture, None
+        with self._reading:
+            capture, self._capture = self._capture, None
         if capture is not None:
             capture.release()

@@ -27,6 +27,10 @@ class Source:
     skipped: int = 0
     """Pictures that could not be read."""
 
+    def now(self) -> Optional[float]:
+        """The present on the clock of ``Frame.seconds``; None where frames do not age."""
+        return None
+
     def __iter__(self) -> Iterator[Frame]:
         raise NotImplementedError
 

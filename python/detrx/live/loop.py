@@ -1,21 +1,26 @@
-"""The loop: capture, letterbox, infer, finish, draw, write - each stage timed."""
+"""The loop: capture, letterbox, infer and finish in the lanes of a pipeline, draw and write here - each stage timed."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Callable, Deque, Dict, Iterator, Optional, Sequence, Tuple
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from typing import Callable, Deque, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detrx.detector import Detector
 from detrx.draw import draw
+from detrx.errors import SourceError
 from detrx.live.frames import Source
+from detrx.live.pipeline import Found, Pipeline
 from detrx.live.sink import Shown, Sink, StopLoop
 from detrx.types import Detections, Frame
+
+log = logging.getLogger(__name__)
 
 STAGES = ("capture", "letterbox", "infer", "finish", "draw", "write")
 KEPT = 20_000
@@ -23,6 +28,8 @@ KEPT = 20_000
 
 FrameTimes = Tuple[float, float, float, float, float, float]
 OnFrame = Callable[[Frame, Detections, FrameTimes], None]
+Step = Callable[[Frame, Detections], Detections]
+"""Something done to the detections of each frame, in the order of the frames: tracking, zones."""
 
 
 @dataclass(frozen=True)
@@ -30,19 +37,23 @@ class StageTimes:
     """Seconds that each stage took, the newest frames of a run."""
 
     rows: NDArray[np.float64]
-    """(N, 6) seconds, columns as STAGES: waiting for the source, ..., writing to the sinks."""
+    """(N, 6) seconds, columns as STAGES: waiting for the source, ..., writing to the sinks. Lanes overlap them."""
+    ages: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    """(N,) seconds from the capture of a frame to its last sink, of live sources; else (0,)."""
 
     def milliseconds(self, stage: str, *, percentile: float = 50) -> float:
-        """Of one stage, of "frame" (letterbox to finish: what the detector itself takes) or of "all"."""
+        """Of one stage, of "frame" (letterbox to finish: what the detector itself takes), of "all", or the "age"."""
+        if stage == "age":
+            return float(np.percentile(self.ages, percentile)) * 1000 if len(self.ages) else float("nan")
         columns = {"frame": slice(1, 4), "all": slice(0, 6)}
         index = STAGES.index(stage) if stage in STAGES else None
         chosen = self.rows[:, columns[stage] if index is None else slice(index, index + 1)].sum(axis=1)
         return float(np.percentile(chosen, percentile)) * 1000 if len(chosen) else float("nan")
 
     def table(self) -> Dict[str, Dict[str, float]]:
-        """Milliseconds: stage -> p50, p95, p99, mean; the last two rows are "frame" and "all"."""
+        """Milliseconds: stage -> p50, p95, p99; the last rows are "frame", "all" and, of a live source, "age"."""
         result: Dict[str, Dict[str, float]] = {}
-        for stage in (*STAGES, "frame", "all"):
+        for stage in (*STAGES, "frame", "all", *(("age",) if len(self.ages) else ())):
             row = {f"p{p}": round(self.milliseconds(stage, percentile=p), 4) for p in (50, 95, 99)}
             result[stage] = row
         return result
@@ -64,6 +75,8 @@ class LoopReport:
     times: StageTimes
     ended: str
     """"end" of the source, "limit", "stopped" by its user, or "interrupted" by Ctrl-C."""
+    lost: Tuple[str, ...] = ()
+    """Sinks that could no longer write, and why."""
 
     @property
     def fps(self) -> float:
@@ -76,31 +89,36 @@ def run(
     source: Source,
     *,
     sinks: Sequence[Sink] = (),
+    steps: Sequence[Step] = (),
     limit: Optional[int] = None,
     seconds: Optional[float] = None,
     show: float = 0.0,
+    lanes: Optional[int] = None,
     on_frame: Optional[OnFrame] = None,
 ) -> LoopReport:
     """Take frames until the source ends, then close sinks and source, also after Ctrl-C or an error.
+
+    The next frames are read and inferred while one is drawn and written. A sink that can no longer write - a full
+    disk - is closed with a warning and the others go on; the last one's error is raised.
 
     Args:
         detector: stays open.
         source: is closed.
         sinks: are closed, which finishes their files.
+        steps: change the detections of each frame, in order, before they are drawn and written.
         limit: stop after so many frames.
         seconds: stop after so much wall clock.
         show: the least score that is drawn and written.
+        lanes: as Pipeline takes it; 1 for the least time of a frame, none for the most frames a second of a file.
         on_frame: told of each frame after it was written, with all that the detector found.
     """
-    state = _Run(detector, source, sinks, show, on_frame)
+    pipeline = Pipeline(detector, source, lanes=lanes, limit=limit)
+    state = _Run(source, sinks, steps, show, on_frame)
     ended = "end"
     try:
-        for frame, waited in _timed(source):
-            state.take(frame, waited)
-            if limit is not None and state.frames >= limit:
-                ended = "limit"
-                break
-            if seconds is not None and time.perf_counter() - state.start >= seconds:
+        for found in pipeline:
+            state.take(found)
+            if state.frames == limit or (seconds is not None and state.elapsed() >= seconds):
                 ended = "limit"
                 break
     except KeyboardInterrupt:
@@ -108,10 +126,10 @@ def run(
     except StopLoop:
         ended = "stopped"
     finally:
-        elapsed = time.perf_counter() - state.start
-        # The stack closes every one, whatever another's close raises.
+        elapsed = state.elapsed()
+        # The stack closes every one, last first, whatever another's close raises.
         with ExitStack() as stack:
-            stack.callback(source.close)
+            stack.callback(pipeline.close)
             for sink in sinks:
                 stack.callback(sink.close)
     return state.report(elapsed, ended)
@@ -122,45 +140,69 @@ class _Run:
 
     def __init__(
         self,
-        detector: Detector,
         source: Source,
         sinks: Sequence[Sink],
+        steps: Sequence[Step],
         show: float,
         on_frame: Optional[OnFrame],
     ) -> None:
-        self.start = time.perf_counter()
         self.frames = 0
         self.objects = 0
-        self._detector, self._source, self._sinks, self._on_frame = detector, source, sinks, on_frame
-        self._show = show
+        self._start = time.perf_counter()
+        self._source, self._sinks, self._steps = source, list(sinks), steps
+        self._show, self._on_frame = show, on_frame
         self._rows: Deque[FrameTimes] = deque(maxlen=KEPT)
-        self._draws = any(sink.wants_picture for sink in sinks)
+        self._ages: Deque[float] = deque(maxlen=KEPT)
+        self._lost: List[str] = []
 
-    def take(self, frame: Frame, waited: float) -> None:
-        marks = [time.perf_counter()]
+    def elapsed(self) -> float:
+        return time.perf_counter() - self._start
 
-        def mark() -> None:
-            marks.append(time.perf_counter())
-
-        pixels, boxes = self._detector.prepare([frame.image])
-        mark()
-        raw = self._detector.infer(pixels)
-        mark()
-        found = self._detector.finish(raw, 0, boxes[0])
-        mark()
-        shown = found.above(self._show)
-        picture = draw(frame.image, shown) if self._draws else frame.image
-        mark()
-        for sink in self._sinks:
-            sink.write(Shown(frame, shown, picture))
-        mark()
-        letterbox, infer, finish, drawn, written = (b - a for a, b in zip(marks, marks[1:]))
-        row = (waited, letterbox, infer, finish, drawn, written)
+    def take(self, found: Found) -> None:
+        """What is done to each frame in the caller's thread, where windows must be."""
+        frame, detections = found.frame, found.detections
+        begun = time.perf_counter()
+        for step in self._steps:
+            detections = step(frame, detections)
+        stepped = time.perf_counter()
+        shown = detections.above(self._show)
+        wanted = any(sink.wants_picture for sink in self._sinks)
+        picture = draw(frame.image, shown) if wanted else frame.image
+        drawn = time.perf_counter()
+        self._write(Shown(frame, shown, picture, age=self._age(frame)))
+        written = time.perf_counter()
+        capture, letterbox, infer, finish = found.times
+        row = (capture, letterbox, infer, finish + stepped - begun, drawn - stepped, written - drawn)
         self._rows.append(row)
+        age = self._age(frame)
+        if age is not None:
+            self._ages.append(age)
         self.frames += 1
         self.objects += len(shown)
         if self._on_frame is not None:
-            self._on_frame(frame, found, row)
+            self._on_frame(frame, detections, row)
+
+    def _age(self, frame: Frame) -> Optional[float]:
+        now = self._source.now()
+        return None if now is None else now - frame.seconds
+
+    def _write(self, shown: Shown) -> None:
+        for sink in tuple(self._sinks):
+            try:
+                sink.write(shown)
+            except (OSError, SourceError) as error:
+                self._give_up(sink, error)
+
+    def _give_up(self, sink: Sink, error: Exception) -> None:
+        self._sinks.remove(sink)
+        if not self._sinks:
+            raise error
+        self._lost.append(f"{type(sink).__name__}: {error}")
+        log.warning(
+            "%s stopped after %d frames, the others go on: %s", type(sink).__name__, self.frames, error
+        )
+        with suppress(OSError):
+            sink.close()
 
     def report(self, seconds: float, ended: str) -> LoopReport:
         rows = np.array(self._rows, dtype=np.float64).reshape(-1, len(STAGES))
@@ -172,17 +214,7 @@ class _Run:
             skipped=source.skipped,
             objects=self.objects,
             seconds=seconds,
-            times=StageTimes(rows),
+            times=StageTimes(rows, np.array(self._ages, dtype=np.float64)),
             ended=ended,
+            lost=tuple(self._lost),
         )
-
-
-def _timed(source: Source) -> Iterator[Tuple[Frame, float]]:
-    """Each frame with the seconds that it was waited for."""
-    frames = iter(source)
-    while True:
-        start = time.perf_counter()
-        frame = next(frames, None)
-        if frame is None:
-            return
-        yield frame, time.perf_counter() - start

@@ -27,6 +27,8 @@ class Shown:
     found: Detections
     picture: NDArray[np.uint8]
     """(H, W, 3) RGB: with the boxes on it where a sink wants them, else the frame's own image."""
+    age: Optional[float] = None
+    """Seconds since the frame was captured, of a live source."""
 
 
 class Sink:
