@@ -120,7 +120,7 @@ class Raw:
             _check_shape("Raw", "queries", self.queries, (b, k))
 
 
-_RARE = ("marked", "sides", "things")
+_RARE = ("marked", "sides", "things", "masks")
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,8 @@ class ModelInfo:
     around a single picture, as DETR was trained; empty: always on the canvas."""
     things: Tuple[bool, ...] = ()
     """Whether each class is a thing (countable) or stuff (sky, grass), for panoptic models; empty for all others."""
+    masks: bool = False
+    """It answers with a mask of each object (instances)."""
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.category_ids):

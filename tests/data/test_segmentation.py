@@ -14,8 +14,6 @@ from detrx.data.coco import Dataset, read_coco
 from detrx.data.segmentation import as_json, make_mask, read_segmentation
 from detrx.errors import DataError
 
-CATS = Path(__file__).parents[3] / "shared" / "data" / "coco_cats"
-NUCLEI = Path(__file__).parents[3] / "shared" / "data" / "nuclei"
 quiet = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of numpy, inside pycocotools
 DISC = np.hypot(*(np.mgrid[:80, :100] - np.array([40, 50])[:, None, None])) < 20
 
@@ -122,13 +120,14 @@ def test_a_bad_mask_is_skipped_and_counted(tmp_path: Path, bad: Any, reason: str
 
 
 @quiet
-@pytest.mark.skipif(not CATS.is_dir(), reason="no coco_cats here")
-def test_the_cats_are_as_pycocotools_draws_them() -> None:
+@pytest.mark.needs("data")
+def test_the_cats_are_as_pycocotools_draws_them(shared_data: Path) -> None:
+    cats = shared_data / "coco_cats"
     tools = pytest.importorskip("pycocotools.mask")
-    found = read_coco(CATS / "instances_39769.json", image_root=CATS, masks=True)
+    found = read_coco(cats / "instances_39769.json", image_root=cats, masks=True)
     record = found.images[0]
     assert record.masks is not None
-    rows = json.loads((CATS / "instances_39769.json").read_text())["annotations"]
+    rows = json.loads((cats / "instances_39769.json").read_text())["annotations"]
     for mask, box, row in zip(record.masks, record.boxes, rows, strict=True):
         size = (record.height, record.width)
         expected = tools.decode(tools.merge(tools.frPyObjects(row["segmentation"], *size))).astype(bool)
@@ -137,9 +136,10 @@ def test_the_cats_are_as_pycocotools_draws_them() -> None:
         assert np.abs(np.array(rle.bounds(drawn)) - box).max() < 3
 
 
-@pytest.mark.skipif(not NUCLEI.is_dir(), reason="no nuclei here")
-def test_the_nuclei_read_without_a_word_and_lie_in_their_boxes() -> None:
-    found = read_coco(NUCLEI / "instances_val.json", image_root=NUCLEI / "images", masks=True)
+@pytest.mark.needs("data")
+def test_the_nuclei_read_without_a_word_and_lie_in_their_boxes(shared_data: Path) -> None:
+    nuclei = shared_data / "nuclei"
+    found = read_coco(nuclei / "instances_val.json", image_root=nuclei / "images", masks=True)
     assert [line for line in found.report.lines() if "info" not in line] == []
     record = max(found.images, key=lambda image: len(image.labels))
     assert record.masks is not None

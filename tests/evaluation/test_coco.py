@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from detrx.data.coco import read_coco
 from detrx.errors import DataError
 from detrx.evaluation.coco import Metrics, Prediction, score, score_files, score_results
 from detrx.types import Detections
@@ -130,6 +132,35 @@ def test_the_official_numbers_of_coco_fake100(kind: str, shared_data: Path) -> N
     wanted = json.loads((folder / "expected.json").read_text())[kind]
     for name, key in KEYS.items():
         assert getattr(metrics, name) == pytest.approx(wanted[key], abs=1e-12), name
+
+
+@pytest.mark.needs("data")
+def test_masks_of_a_data_set_score_as_the_files_do(shared_data: Path) -> None:
+    """The same numbers through the strict reader and predictions with run lengths."""
+    files = shared_data / "coco_fake100" / "tests" / "dataset" / "cocoapi"
+    truth = read_coco(files / "instances_val2014_100.json", image_root=None, masks=True)
+    results = json.loads((files / "instances_val2014_fakesegm100_results.json").read_text())
+    label = {number: at for at, number in enumerate(truth.category_ids)}
+    predictions = []
+    for image in truth.images:
+        own = [row for row in results if row["image_id"] == image.id]
+        own.sort(key=lambda row: -row["score"])
+        detections = Detections(
+            np.tile(np.array([0, 0, 5, 5], np.float32), (len(own), 1)),
+            np.array([row["score"] for row in own], np.float32),
+            np.array([label[row["category_id"]] for row in own], np.int64),
+            truth.names,
+        )
+        predictions.append(Prediction(image.id, detections, [row["segmentation"] for row in own]))
+    metrics = score(truth, predictions)
+    wanted = json.loads((shared_data / "coco_fake100" / "expected.json").read_text())["segm"]
+    for name, key in KEYS.items():
+        assert metrics.masks[name] == pytest.approx(wanted[key], abs=2e-3), name
+    assert metrics.main == metrics.masks["ap"] > metrics.ap
+    assert set(metrics.masks_per_class) == set(truth.names)
+    without = score(truth, [dataclasses.replace(one, masks=None) for one in predictions])
+    assert without.masks == {}
+    assert without.main == without.ap
 
 
 @pytest.mark.needs("data")

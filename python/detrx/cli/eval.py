@@ -1,4 +1,4 @@
-"""``detrx eval``: the COCO numbers of a model on a data set."""
+"""``detrx eval``: the COCO numbers of a model on a data set, of masks too where it has them."""
 
 from __future__ import annotations
 
@@ -37,11 +37,13 @@ def run(args: Sequence[str]) -> int:
 def show(metrics: Metrics, *, title: str) -> None:
     """Print AP by class, then the sizes and recalls on two lines."""
     table = Table(title=title)
-    for heading in ("class", "AP", "AP50"):
+    masks = ("mask AP", "mask AP50") if metrics.masks else ()
+    for heading in ("class", "AP", "AP50", *masks):
         table.add_column(heading, justify="left" if heading == "class" else "right")
-    table.add_row("all", _number(metrics.ap), _number(metrics.ap50), end_section=True)
+    of_masks = (metrics.masks["ap"], metrics.masks["ap50"]) if masks else ()
+    table.add_row("all", *map(_number, (metrics.ap, metrics.ap50, *of_masks)), end_section=True)
     for name, pair in metrics.per_class.items():
-        table.add_row(name, *map(_number, pair))
+        table.add_row(name, *map(_number, (*pair, *metrics.masks_per_class.get(name, ()))))
     Console(highlight=False).print(table)
     sizes = ((n, getattr(metrics, f"ap_{n}")) for n in ("small", "medium", "large"))
     print(f"AP75 {_number(metrics.ap75)}  " + "  ".join(f"{n} {_number(v)}" for n, v in sizes))

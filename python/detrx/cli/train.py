@@ -93,11 +93,13 @@ def show(result: RunResult, config: TrainConfig) -> None:
     metrics = result.metrics
     print(f"{result.folder}: {result.steps} steps, {result.pictures_per_second:.1f} pictures/s")
     table = Table()
-    for heading in ("class", "mAP", "AP50"):
+    masks = ("mask mAP", "mask AP50") if metrics.masks else ()
+    for heading in ("class", "mAP", "AP50", *masks):
         table.add_column(heading, justify="left" if heading == "class" else "right")
-    table.add_row("all", _share(metrics.ap), _share(metrics.ap50))
-    for name, (ap, ap50) in metrics.per_class.items():
-        table.add_row(name, _share(ap), _share(ap50))
+    of_masks = (metrics.masks["ap"], metrics.masks["ap50"]) if masks else ()
+    table.add_row("all", *map(_share, (metrics.ap, metrics.ap50, *of_masks)))
+    for name, pair in metrics.per_class.items():
+        table.add_row(name, *map(_share, (*pair, *metrics.masks_per_class.get(name, ()))))
     Console(highlight=False).print(table)
     print(f"best mAP {result.best_map:.3f} in {result.best}, after {result.seconds / 60:.1f} minutes")
     if result.page is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, Sequence, Tuple, Union
 
@@ -52,8 +52,17 @@ class Metrics:
     ar_large: float
     per_class: Dict[str, Tuple[float, float]] = field(default_factory=dict)
     """Class name -> (ap, ap50)."""
+    masks: Dict[str, float] = field(default_factory=dict)
+    """The twelve numbers by the overlap of masks in place of boxes, ap to ar_large; empty for models without masks."""
+    masks_per_class: Dict[str, Tuple[float, float]] = field(default_factory=dict)
+    """Class name -> (ap, ap50) of masks."""
     counts: Dict[str, int] = field(default_factory=dict)
     """images, truths (crowds among them), crowds, detections, images_without_detections."""
+
+    @property
+    def main(self) -> float:
+        """What models are compared by: the AP of masks where there are any, else of boxes."""
+        return self.masks.get("ap", self.ap)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
@@ -62,7 +71,7 @@ class Metrics:
 def score(
     truth: Union[Dataset, Mapping[str, Any]], predictions: Iterable[Prediction], *, top: int = 100
 ) -> Metrics:
-    """Score detections as pycocotools scores boxes.
+    """Score detections as pycocotools scores boxes and, where truth and predictions both have them, masks.
 
     Args:
         truth: a data set, or the content of a COCO annotation file.
@@ -76,7 +85,22 @@ def score(
     """
     with _no_collection():
         ready = read_truth(truth, "bbox") if isinstance(truth, Mapping) else read_dataset(truth)
-        return _evaluate(ready, read_predictions(predictions, ready), iou_type="bbox", top=top)
+        found = list(predictions)
+        metrics = _evaluate(ready, read_predictions(found, ready), iou_type="bbox", top=top)
+        if isinstance(truth, Mapping) or not _have_masks(truth, found):
+            return metrics
+        ready = read_dataset(truth, "segm")
+        masks = _evaluate(ready, read_predictions(found, ready, "segm"), iou_type="segm", top=top)
+    names = [item.name for item in fields(Metrics) if isinstance(getattr(masks, item.name), float)]
+    return replace(
+        metrics, masks={name: getattr(masks, name) for name in names}, masks_per_class=masks.per_class
+    )
+
+
+def _have_masks(truth: Dataset, found: Sequence[Prediction]) -> bool:
+    """Whether data set and predictions both do."""
+    known = bool(truth.images) and all(image.masks is not None for image in truth.images)
+    return known and bool(found) and all(one.masks is not None for one in found)
 
 
 def score_results(
@@ -155,7 +179,7 @@ def _evaluate(truth: Truth, results: List[Json], *, iou_type: str, top: int) -> 
         name: (_mean(precision[:, :, k, 0, 2]), _mean(precision[0, :, k, 0, 2]))
         for k, name in enumerate(truth.names)
     }
-    return Metrics(**_twelve(precision, recall), per_class=per_class, counts=counts)
+    return Metrics(**_twelve(precision, recall), per_class=per_class, counts=counts)  # type: ignore[arg-type]
 
 
 def _tables(

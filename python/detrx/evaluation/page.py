@@ -47,7 +47,7 @@ def write_page(
 <meta name="viewport" content="width=device-width"><title>{escape(title)}</title><style>{_STYLE}</style></head><body>
 <h1>{escape(title)}</h1>
 <p>{counts.get("images", 0)} images, {counts.get("truths", 0)} objects, {counts.get("detections", 0)} detections</p>
-<div class="big"><div><b>{_number(metrics.ap)}</b>AP</div><div><b>{_number(metrics.ap50)}</b>AP50</div>
+<div class="big">{_masks(metrics)}<div><b>{_number(metrics.ap)}</b>AP</div><div><b>{_number(metrics.ap50)}</b>AP50</div>
 <div><b>{_number(metrics.ap75)}</b>AP75</div><div><b>{threshold:.2f}</b>threshold to use</div></div>
 <h2>Classes</h2>{_classes(metrics, found, threshold)}
 <h2>Sizes</h2>{_sizes(metrics)}
@@ -59,6 +59,13 @@ def write_page(
     path = out / "index.html"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def _masks(metrics: Metrics) -> str:
+    """What the masks score, where there are any."""
+    pairs = (("ap", "mask AP"), ("ap50", "mask AP50"), ("ap75", "mask AP75"))
+    tiles = [f"<div><b>{_number(metrics.masks[key])}</b>{name}</div>" for key, name in pairs if metrics.masks]
+    return "".join(tiles)
 
 
 def _image(path: Path) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detrx import rle
+from detrx.data.segmentation import make_mask
 from detrx.errors import MissingBackendError, pip_install
 from detrx.evaluation.coco import Metrics
 from detrx.evaluation.curves import THRESHOLDS, Curve, Errors, best_threshold, confusion, curves
@@ -17,7 +19,6 @@ from detrx.images import read_image
 
 if TYPE_CHECKING:
     from detrx.data.coco import Dataset, ImageRecord
-    from detrx.types import Detections
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; yellow is left out, for it vanishes on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#555555")
@@ -172,7 +173,7 @@ def draw_worst(
 ) -> Any:
     """Truth beside detections, the images with the most errors first."""
     worst = sorted((e for e in errors if e.weight[0]), key=lambda e: e.weight, reverse=True)[:WORST]
-    by_id = {one.image_id: one.detections for one in predictions}
+    by_id = {one.image_id: one for one in predictions}
     rows = max(1, (len(worst) + 1) // 2)
     figure = new_figure(16, 3.4 * rows + 0.4)
     if not worst:
@@ -188,7 +189,7 @@ def draw_worst(
         _show(left, image, f"truth: {one.truths} objects   {_short(record.path.name)}")
         _draw_truth(left, record, dataset.names)
         _show(right, image, f"found: {one.missed} missed, {one.false} false, {one.confused} confused")
-        _draw_found(right, by_id[record.id].above(threshold), dataset.names)
+        _draw_found(right, by_id[record.id], threshold, dataset.names)
     return figure
 
 
@@ -204,14 +205,33 @@ def _show(axes: Any, image: NDArray[np.uint8], title: str) -> None:
 
 
 def _draw_truth(axes: Any, record: ImageRecord, names: Sequence[str]) -> None:
+    if record.masks:
+        size = (record.height, record.width)
+        _shade(axes, (make_mask(mask, size=size) for mask in record.masks), record.labels.tolist())
     for box, label, crowd in zip(record.boxes, record.labels.tolist(), record.crowd.tolist()):
         draw_box(axes, box, label, f"{names[label]}{' (crowd)' if crowd else ''}", dashed=crowd)
 
 
-def _draw_found(axes: Any, found: Detections, names: Sequence[str]) -> None:
+def _draw_found(axes: Any, one: Prediction, threshold: float, names: Sequence[str]) -> None:
+    found = one.detections.above(threshold)
     number = {name: k for k, name in enumerate(names)}
-    for (box, value, _), name in zip(found, found.names.tolist()):
-        draw_box(axes, box, number.get(name, 0), f"{name} {value:.2f}")
+    labels = [number.get(name, 0) for name in found.names.tolist()]
+    if one.masks:  # the best detections come first, in both
+        _shade(axes, (rle.decode(mask) for mask, _ in zip(one.masks, labels)), labels)
+    for (box, value, _), name, label in zip(found, found.names.tolist(), labels):
+        draw_box(axes, box, label, f"{name} {value:.2f}")
+
+
+def _shade(axes: Any, masks: Iterable[NDArray[np.bool_]], labels: Sequence[int]) -> None:
+    """Masks in the colours of their classes, half transparent."""
+    from matplotlib.colors import to_rgba
+
+    layer: Any = None
+    for mask, label in zip(masks, labels):
+        layer = np.zeros((*mask.shape, 4), np.float32) if layer is None else layer
+        layer[mask] = to_rgba(COLOURS[label % len(COLOURS)], 0.5)
+    if layer is not None:
+        axes.imshow(layer, extent=(0, layer.shape[1], layer.shape[0], 0))
 
 
 def draw_box(

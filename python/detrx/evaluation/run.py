@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional,
 import numpy as np
 from numpy.typing import NDArray
 
+from detrx import rle
 from detrx.data.catalog import open_dataset
 from detrx.errors import ConfigError, DataError
 from detrx.evaluation.coco import Metrics, Prediction, score
@@ -23,6 +24,8 @@ from detrx.types import Detections, Letterbox, ModelInfo, Raw
 if TYPE_CHECKING:
     from detrx.data.coco import Dataset, ImageRecord
 
+MASKS = 100
+"""Masks of an image that are scored, the best: COCO counts so many detections of each class and image."""
 Progress = Callable[[int, int], None]
 """Called with the images done and the images in all."""
 
@@ -60,8 +63,8 @@ def evaluate(
     for name, value in (("batch", batch), ("limit", limit)):
         if value is not None and value < 1:
             raise ConfigError(f"[evaluate] {name} must be 1 or more, got {value}")
-    dataset = open_dataset(Path(data), split=split)
     with closing(open_backend(find_model(model), device=device, threads=threads)) as backend:
+        dataset = open_dataset(Path(data), split=split, masks=backend.info.masks)
         show = sys.stderr.isatty() if progress is None else progress
         with bar(show) as report:
             metrics, predictions = evaluate_backend(
@@ -136,7 +139,10 @@ def _predict(backend: Backend, records: Sequence[ImageRecord], size: int) -> Ite
     pixels, boxes = lay(pictures, info, free=getattr(backend, "free", False))
     raw = backend.infer(pixels)
     for i, (record, box) in enumerate(zip(records, boxes)):
-        yield Prediction(record.id, _found(raw, i, box, info))
+        masks = None
+        if raw.masks is not None and record.masks is not None:
+            masks = [rle.encode(box.undo_mask(field)) for field in raw.masks[i, :MASKS]]
+        yield Prediction(record.id, _found(raw, i, box, info), masks)
 
 
 def _found(raw: Raw, i: int, box: Letterbox, info: ModelInfo) -> Detections:
@@ -206,7 +212,9 @@ def coco_results(predictions: Sequence[Prediction], dataset: Dataset) -> List[Di
     ids = dict(zip(dataset.names, dataset.category_ids))
     out = []
     for one in predictions:
-        for (box, value, _), name in zip(one.detections, one.detections.names.tolist()):
+        masks = [{"segmentation": mask} for mask in one.masks or ()]
+        masks += [{}] * (len(one.detections) - len(masks))
+        for (box, value, _), name, mask in zip(one.detections, one.detections.names.tolist(), masks):
             x0, y0, x1, y1 = (round(float(v), 3) for v in box)
             out.append(
                 {
@@ -214,6 +222,7 @@ def coco_results(predictions: Sequence[Prediction], dataset: Dataset) -> List[Di
                     "category_id": ids[name],
                     "bbox": [x0, y0, round(x1 - x0, 3), round(y1 - y0, 3)],
                     "score": round(value, 6),
+                    **mask,
                 }
             )
     return out

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detrx import rle
+from detrx.data.segmentation import as_json
 from detrx.errors import DataError
 from detrx.types import Detections
 
@@ -31,7 +33,9 @@ class Prediction:
     image_id: Id
     """The image's id in the data set."""
     detections: Detections
-    """Boxes in pixels of the image."""
+    """Boxes in pixels of the image; its masks are not looked at."""
+    masks: Optional[Sequence[Mapping[str, Any]]] = None
+    """The masks of the first of them as COCO's packed run lengths, a thousandth of the size of the masks."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,8 @@ def _segmentation(found: Mapping[str, Any], where: str) -> Any:
     raise DataError(f"[score] {where} must have a segmentation of polygons or RLE, got {type(mask).__name__}")
 
 
-def read_dataset(dataset: Dataset) -> Truth:
+def read_dataset(dataset: Dataset, iou_type: str = "bbox") -> Truth:
+    """A data set; for "segm" one that was opened with its masks."""
     images = _numbered("image", [r.id for r in dataset.images])
     classes = {i: n for n, i in enumerate(dataset.category_ids, start=1)}
     sizes = [{"id": images[r.id], "height": r.height, "width": r.width} for r in dataset.images]
@@ -182,6 +187,9 @@ def read_dataset(dataset: Dataset) -> Truth:
                     "iscrowd": int(crowd),
                 }
             )
+        if iou_type == "segm":
+            for row, mask in zip(annotations[len(annotations) - len(boxes) :], record.masks or ()):
+                row["segmentation"] = as_json(mask)
     return Truth(images, classes, tuple(dataset.names), _library_json(sizes, annotations, len(dataset.names)))
 
 
@@ -214,7 +222,8 @@ def _mask_area(mask: Any, where: str) -> float:
     return float(masks.area(mask))
 
 
-def read_predictions(predictions: Iterable[Prediction], truth: Truth) -> List[Json]:
+def read_predictions(predictions: Iterable[Prediction], truth: Truth, iou_type: str = "bbox") -> List[Json]:
+    """Results under ids of our own; for "segm" with the masks, whose areas then count."""
     out: List[Json] = []
     seen: Dict[Any, None] = {}
     for one in predictions:
@@ -228,7 +237,13 @@ def read_predictions(predictions: Iterable[Prediction], truth: Truth) -> List[Js
                 f"[score] there must be one prediction for an image, found two for {one.image_id!r}"
             )
         seen[one.image_id] = None
+        start = len(out)
         _append(out, one, truth.images[one.image_id], truth)
+        if iou_type == "segm":
+            out[start:] = [
+                {**row, "segmentation": dict(mask), "area": float(rle.area(mask))}
+                for row, mask in zip(out[start:], one.masks or ())
+            ]
     return out
 
 

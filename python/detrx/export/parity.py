@@ -16,6 +16,8 @@ from detrx.types import ModelInfo, Raw
 SCORE_LIMIT = 1e-3
 BOX_LIMIT = 0.5
 """Pixels of the canvas."""
+MASK_LIMIT = 0.1
+"""Logits of masks, whose edge is at 0 and whose inside mostly above 2."""
 FLOOR = 0.01
 """Detections below this score may sit anywhere, but for the best of each image."""
 BEST = 20
@@ -38,6 +40,8 @@ class ImageParity:
     """In [0, 1]."""
     box: float
     """Pixels of the canvas; infinite where a detection has no counterpart of its class."""
+    mask: float = 0.0
+    """Logits; infinite where one side has no masks, or of another size."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class ParityReport:
     images: tuple[ImageParity, ...]
     score_limit: float = SCORE_LIMIT
     box_limit: float = BOX_LIMIT
+    mask_limit: float = MASK_LIMIT
 
     @property
     def score(self) -> float:
@@ -59,22 +64,29 @@ class ParityReport:
         return max((one.box for one in self.images), default=float("inf"))
 
     @property
+    def mask(self) -> float:
+        return max((one.mask for one in self.images), default=float("inf"))
+
+    @property
     def passed(self) -> bool:
         """Written so that a NaN does not pass."""
-        near = [i.score <= self.score_limit and i.box <= self.box_limit for i in self.images]
+        near = [
+            i.score <= self.score_limit and i.box <= self.box_limit and i.mask <= self.mask_limit
+            for i in self.images
+        ]
         return bool(near) and all(near)
 
     def table(self, rows: int = 5) -> str:
         """The largest differences first, as text."""
         worst = sorted(self.images, key=_distance, reverse=True)[:rows]
-        lines = [f"{'picture':<24} {'score':>9} {'box (px)':>9}"]
-        lines += [f"{one.name[-24:]:<24} {one.score:9.2e} {one.box:9.3f}" for one in worst]
-        lines.append(f"{'limit':<24} {self.score_limit:9.2e} {self.box_limit:9.3f}")
+        lines = [f"{'picture':<24} {'score':>9} {'box (px)':>9} {'mask':>9}"]
+        lines += [f"{one.name[-24:]:<24} {one.score:9.2e} {one.box:9.3f} {one.mask:9.2e}" for one in worst]
+        lines.append(f"{'limit':<24} {self.score_limit:9.2e} {self.box_limit:9.3f} {self.mask_limit:9.2e}")
         return "\n".join(lines)
 
 
 def _distance(one: ImageParity) -> float:
-    far = max(one.score / SCORE_LIMIT, one.box / BOX_LIMIT)
+    far = max(one.score / SCORE_LIMIT, one.box / BOX_LIMIT, one.mask / MASK_LIMIT)
     return far if far == far else float("inf")
 
 
@@ -102,10 +114,10 @@ def check(
         part = named[start : start + size]
         pixels = _pixels([image for _, image in part], exported.info, size)
         one, other = reference.infer(pixels), exported.infer(pixels)
-        rows += [
-            ImageParity(name, *compare(_at(one, i), _at(other, i), canvas=exported.info.canvas))
-            for i, (name, _) in enumerate(part)
-        ]
+        for i, (name, _) in enumerate(part):
+            pair = _at(one, i), _at(other, i)
+            score, box = compare(*pair, canvas=exported.info.canvas)
+            rows.append(ImageParity(name, score, box, compare_masks(*pair, canvas=exported.info.canvas)))
     return ParityReport(reference.description, exported.description, tuple(rows))
 
 
@@ -134,14 +146,46 @@ def compare(one: Raw, other: Raw, *, canvas: tuple[int, int]) -> tuple[float, fl
     return float(score), max(_farthest(one, other, canvas, slack), _farthest(other, one, canvas, slack))
 
 
-def _farthest(one: Raw, other: Raw, canvas: tuple[int, int], slack: float) -> float:
-    """The largest distance in pixels from a box that counts to the nearest of its class."""
+def compare_masks(one: Raw, other: Raw, *, canvas: tuple[int, int]) -> float:
+    """The largest difference of mask logits between the detections that count and their counterparts; 0 without masks.
+
+    Where several boxes are as near as the nearest, the mask that is most alike counts.
+    """
+    if one.masks is None and other.masks is None:
+        return 0.0
+    if one.masks is None or other.masks is None or one.masks.shape[2:] != other.masks.shape[2:]:
+        return float("inf")
+    if not np.isfinite(other.masks).all():
+        return float("nan")
+    counts = np.flatnonzero(_counting(one, other, slack=0.0))
+    gaps = _gaps(one, other, canvas)[counts]
+    largest = 0.0
+    for mask, gap in zip(one.masks[0][counts], gaps):
+        near = other.masks[0][gap <= gap.min(initial=np.inf) + 0.01]
+        if np.isfinite(gap).any():  # else the boxes have failed already
+            largest = max(largest, float(np.abs(near - mask).max((1, 2)).min()))
+    return largest
+
+
+def _counting(one: Raw, other: Raw, *, slack: float) -> NDArray[np.bool_]:
+    """(K,) which detections must have a counterpart."""
     scores = one.scores[0]
     # What scores about as low as the last of the other answer may be cut off there.
     last = float(other.scores[0, -1]) + slack if len(other.scores[0]) else 1.0
-    counts = (scores >= FLOOR) | (np.arange(len(scores)) < BEST)
+    counts: NDArray[np.bool_] = (scores >= FLOOR) | (np.arange(len(scores)) < BEST)
     counts &= (scores > last) | (len(scores) < other.scores.shape[1])
+    return counts
+
+
+def _gaps(one: Raw, other: Raw, canvas: tuple[int, int]) -> NDArray[np.float32]:
+    """(K, K') the largest distance of two boxes' corners in pixels, infinite between classes."""
     size = np.array([canvas[1], canvas[0]] * 2, dtype=np.float32)
-    gap = np.abs((one.boxes[0][counts, None] - other.boxes[0][None]) * size).max(-1)
-    gap[one.labels[0][counts, None] != other.labels[0][None]] = np.inf
+    gap: NDArray[np.float32] = np.abs((one.boxes[0][:, None] - other.boxes[0][None]) * size).max(-1)
+    gap[one.labels[0][:, None] != other.labels[0][None]] = np.inf
+    return gap
+
+
+def _farthest(one: Raw, other: Raw, canvas: tuple[int, int], slack: float) -> float:
+    """The largest distance in pixels from a box that counts to the nearest of its class."""
+    gap = _gaps(one, other, canvas)[_counting(one, other, slack=slack)]
     return float(gap.min(axis=1, initial=np.inf).max(initial=0.0))

@@ -50,6 +50,17 @@ class LossConfig:
     """Twice the share of denoising queries whose class is drawn anew, in [0, 1]."""
     box_noise: float = 1.0
     """How far denoising boxes are moved, in half sizes of the box."""
+    mask_weight: float = 5.0
+    """Weight of the masks' cross-entropy, for models with masks; 5 and 5 as in Mask DINO (arXiv 2206.02777)."""
+    dice_weight: float = 5.0
+    """Weight of the masks' Dice loss."""
+    mask_cost: float = 5.0
+    """Weight of that cross-entropy in the matching."""
+    dice_cost: float = 5.0
+    """Weight of the Dice loss in the matching."""
+    mask_points: int = 1024
+    """Points of each mask that the losses look at, mostly where the model is unsure, and of each picture that the
+    matching looks at."""
     kernels: Literal["native", "reference"] = "native"
     """What computes the losses: our kernels, or plain torch, slower, to look for a fault."""
 
@@ -72,5 +83,9 @@ class LossConfig:
             raise ConfigError(f"[LossConfig] bins must be even and >= 4, got {self.bins}")
         if not 0 <= self.label_noise <= 1:
             raise ConfigError(f"[LossConfig] label_noise must be in [0, 1], got {self.label_noise}")
+        if not isinstance(self.mask_points, int) or not 16 <= self.mask_points <= 1 << 20:
+            raise ConfigError(
+                f"[LossConfig] mask_points must be a whole number >= 16, got {self.mask_points}"
+            )
         if not isinstance(self.denoise, int) or self.denoise < 0:
             raise ConfigError(f"[LossConfig] denoise must be a whole number >= 0, got {self.denoise}")

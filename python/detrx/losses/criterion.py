@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from detrx.errors import ConfigError
 from detrx.losses.config import LossConfig
 from detrx.losses.kernels import KERNELS
+from detrx.losses.masks import mask_cost, mask_losses
 from detrx.losses.stages import (
     Losses,
     Sizes,
@@ -27,7 +28,7 @@ _LABEL_LOSS = {"vfl": "varifocal", "mal": "mal"}
 
 
 class Criterion(nn.Module):
-    """Class, box and distribution losses of matched queries, normalised by the number of boxes, in float32.
+    """Class, box, distribution and mask losses of matched queries, normalised by the number of boxes, in float32.
 
     The class loss is taken on each layer's own matches. Boxes and distributions are taught, for D-FINE, on the union
     of the matches of all layers. A target that no query is left for counts in the normaliser all the same.
@@ -55,16 +56,36 @@ class Criterion(nn.Module):
         self._check(outputs)
         with torch.autocast(outputs.logits.device.type, enabled=False):
             stages = stack(outputs)
-            own, costs = match_stages(stages, targets, weights=self.config.match, kernels=self.kernels)
+            more = self._mask_cost(outputs, targets)
+            match, own, costs = match_stages(
+                stages, targets, weights=self.config.match, kernels=self.kernels, more=more
+            )
             joint = agree(own) if self.config.union and stages.edges is not None else own
             sizes = measure(targets, joint, costs, total=self.total)
-            parts = [(stages, self._sums(stages, targets, own, joint, sizes))]
+            sums = self._sums(stages, targets, own, joint, sizes)
+            if outputs.embeddings is not None and outputs.pixels is not None:
+                sums.update(
+                    mask_losses(
+                        outputs.embeddings,
+                        outputs.pixels,
+                        targets,
+                        match[: len(outputs.embeddings)],
+                        config=self.config,
+                        normaliser=sizes.normaliser,
+                    )
+                )
+            parts = [(stages, sums)]
             if denoise is not None and outputs.denoise is not None:
                 noised = stack(outputs.denoise, prefix="_denoise")
                 share = denoise.owners.shape[1] / own.shape[-1]
                 noise = sizes.repeated(denoise.groups, share=share)
                 parts.append((noised, self._sums(noised, targets, denoise.owners, denoise.owners, noise)))
             return add_up(parts, costs=costs)
+
+    def _mask_cost(self, outputs: Outputs, targets: Targets) -> Tensor | None:
+        if outputs.embeddings is None or outputs.pixels is None:
+            return None
+        return mask_cost(outputs.embeddings, outputs.pixels, targets, config=self.config)
 
     def _check(self, outputs: Outputs) -> None:
         if outputs.logits.shape[-1] != self.classes:

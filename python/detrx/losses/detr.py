@@ -84,7 +84,7 @@ class DetrCriterion(nn.Module):
             )
         with torch.autocast(outputs.logits.device.type, enabled=False):
             stages = stack(outputs)
-            own, costs = match_stages(stages, targets, weights=self.match, kernels=self.kernels)
+            _, own, costs = match_stages(stages, targets, weights=self.match, kernels=self.kernels)
             sizes = measure(targets, own, costs, total=self.total)
             losses = add_up([(stages, self._sums(stages, targets, own, sizes))], costs=costs)
             off = _cardinality(stages, targets) * (own.shape[-1] / sizes.queries)

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from detrx.errors import TrainingError
 from detrx.losses.kernels import Kernels
+from detrx.ops.assign import assign_counting
 from detrx.ops.match import raise_bad
+from detrx.ops.match_cost import match_cost
 from detrx.ops.match_weights import MatchWeights
 from detrx.ops.owners import owners
 from detrx.tensors import Outputs, Targets
@@ -91,12 +93,39 @@ class Costs:
 
 
 def match_stages(
-    stages: Stages, targets: Targets, *, weights: MatchWeights, kernels: Kernels
-) -> tuple[Tensor, Costs]:
-    """The target (L, B, Q) that each query owns in each stage, -1 for none; ``measure`` refuses bad costs."""
+    stages: Stages, targets: Targets, *, weights: MatchWeights, kernels: Kernels, more: Tensor | None = None
+) -> tuple[Tensor, Tensor, Costs]:
+    """Who answers for whom in each stage.
+
+    Args:
+        more: (N, B, M, Q) what is added to the costs of the first N stages, as of masks.
+
+    Returns:
+        The query (L, B, M) of each target and the target (L, B, Q) of each query, -1 for none; and what they cost,
+        of which ``measure`` refuses what is not finite.
+    """
     _, images, queries, _ = stages.logits.shape
-    match, bad = kernels.match(stages.logits.detach(), stages.boxes.detach(), targets, weights=weights)
-    return owners(match, images=images, queries=queries), Costs(bad, images, stages.spoken)
+    logits, boxes = stages.logits.detach(), stages.boxes.detach()
+    if more is None:
+        match, bad = kernels.match(logits, boxes, targets, weights=weights)
+    else:
+        match, bad = _match_with(logits, boxes, targets, more, weights=weights, kernels=kernels)
+    own = owners(match, images=images, queries=queries)
+    return match.unflatten(0, (-1, images)), own, Costs(bad, images, stages.spoken)
+
+
+def _match_with(
+    logits: Tensor, boxes: Tensor, targets: Targets, more: Tensor, *, weights: MatchWeights, kernels: Kernels
+) -> tuple[Tensor, Tensor]:
+    """The match (L * B, M) and the costs that are not finite (L * B,), the first stages with more costs."""
+    count = len(more)
+    cost = match_cost(logits[:count], boxes[:count], targets.labels, targets.boxes, weights=weights) + more
+    match, bad = assign_counting(cost.flatten(0, 1).mT, targets.counts.repeat(count))
+    first = match.to(logits.device, torch.int32), bad.to(logits.device, torch.int32)
+    if count == len(logits):
+        return first
+    rest = kernels.match(logits[count:], boxes[count:], targets, weights=weights)
+    return torch.cat((first[0], rest[0])), torch.cat((first[1], rest[1]))
 
 
 ELSEWHERE = "[match] costs must be finite, but some are NaN or infinite in another process."

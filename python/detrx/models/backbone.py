@@ -212,6 +212,15 @@ def _indices(name: str, levels: Sequence[int]) -> list[int]:
     return [at[stride] for stride in levels]
 
 
+def strides_of(name: str) -> tuple[int, ...]:
+    """Strides of the feature maps that a timm network has, rising.
+
+    Raises:
+        ConfigError: timm has no such network, or it has no features.
+    """
+    return tuple(sorted(_stages(name)))
+
+
 @functools.lru_cache(maxsize=64)
 def _stages(name: str) -> dict[int, int]:
     """Stride of each feature map to its index."""

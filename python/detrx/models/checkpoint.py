@@ -142,11 +142,30 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         )
     try:
         info = ModelInfo.from_json(json.dumps(header["info"]))
+        return Checkpoint(info, _config(path, header), tensors, dict(header["extra"]))
+    except (KeyError, TypeError, AttributeError, ValueError, ConfigError) as error:
+        raise CheckpointError(
+            f"[read_checkpoint] the header of {path} is not as detrx writes it: {error}"
+        ) from error
+
+
+def read_config(path: str | Path) -> ModelConfig | None:
+    """The model of a checkpoint from its header alone, or None for the weights of other projects.
+
+    Raises:
+        CheckpointError, TrustError: as for ``read_checkpoint``.
+    """
+    path = Path(path)
+    metadata = read_metadata(path) if path.suffix == ".safetensors" else {}
+    return _config(path, _header(path, metadata[_KEY])) if _KEY in metadata else None
+
+
+def _config(path: Path, header: Mapping[str, Any]) -> ModelConfig:
+    try:
         settings: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in header["config"].items()
         }
-        kind = KINDS[header.get("kind", "rt")]
-        return Checkpoint(info, kind(**settings), tensors, dict(header["extra"]))
+        return KINDS[header.get("kind", "rt")](**settings)
     except (KeyError, TypeError, AttributeError, ValueError, ConfigError) as error:
         raise CheckpointError(
             f"[read_checkpoint] the header of {path} is not as detrx writes it: {error}"

@@ -62,6 +62,8 @@ class RtConfig:
     """How flat the bins' offsets are around zero (dfine)."""
     up: float = 0.5
     """The largest offset but one, in box sides (dfine)."""
+    masks: bool = False
+    """A mask of each query beside its box, at stride 4 where the backbone has such a map, else 8."""
 
     def __post_init__(self) -> None:
         self._check_levels()
@@ -112,6 +114,11 @@ class RtConfig:
         """Sampling points of each level."""
         usual = POINTS[self.head]
         return self.points or usual.get(len(self.levels), (4,) * len(self.levels))
+
+    @property
+    def mask_width(self) -> int:
+        """Channels of the masks' embeddings: half of the encoder's, since the finest map has many cells."""
+        return self.hidden // 2
 
     @property
     def last_layer(self) -> int:

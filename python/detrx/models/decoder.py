@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
@@ -149,6 +149,7 @@ class Trail:
     distributions: list[Tensor] = field(default_factory=list)
     references: Tensor | None = None
     first: tuple[Tensor, Tensor] | None = None
+    embeddings: list[Tensor] = field(default_factory=list)
 
     def outputs(self, low: int, high: int) -> Outputs:
         """The queries in [low, high) of every layer."""
@@ -160,6 +161,7 @@ class Trail:
             torch.stack([x[:, cut] for x in self.distributions]) if self.distributions else None,
             None if self.references is None else self.references[None, :, cut].expand(layers, -1, -1, -1),
             None if self.first is None else Outputs(self.first[0][None, :, cut], self.first[1][None, :, cut]),
+            embeddings=torch.stack([x[:, cut] for x in self.embeddings]) if self.embeddings else None,
         )
 
 
@@ -180,6 +182,7 @@ class Decoder(QuerySelection):
         count = config.decoder_layers
         self.dec_score_head = nn.ModuleList(nn.Linear(width, classes) for _ in range(count))
         self.dec_bbox_head = nn.ModuleList(Mlp(width, width, box_outputs, layers=3) for _ in range(count))
+        self.mask_embed = Mlp(width, width, config.mask_width, layers=3) if config.masks else None
         self._reset_heads()
 
     def _reset_heads(self) -> None:
@@ -213,12 +216,14 @@ class Decoder(QuerySelection):
             return main
         encoder = Outputs(chosen.logits.float()[None], chosen.boxes.float().sigmoid()[None])
         noise = trail.outputs(0, denoised) if denoised else None
-        return Outputs(
-            main.logits, main.boxes, main.distributions, main.references, main.first, encoder, noise
-        )
+        return replace(main, encoder=encoder, denoise=noise)
 
     def _refine(self, x: Tensor, boxes: Tensor, memory: Tensor, shapes: Shapes, mask: Tensor | None) -> Trail:
         raise NotImplementedError("[Decoder] use BoxDecoder or DistributionDecoder")
+
+    def _embed(self, x: Tensor, trail: Trail) -> None:
+        if self.mask_embed is not None:
+            trail.embeddings.append(self.mask_embed(x))
 
     def _active(self) -> Sequence[nn.Module]:
         layers = self.decoder.layers
@@ -242,6 +247,7 @@ class BoxDecoder(Decoder):
             if self.training or i == len(layers) - 1:
                 trail.logits.append(self.dec_score_head[i](x).float())
                 trail.boxes.append(after)
+                self._embed(x, trail)
             before, boxes = after, after.detach()
         return trail
 
@@ -285,6 +291,7 @@ class DistributionDecoder(Decoder):
                 trail.logits.append(self.dec_score_head[i](x).float() + self.decoder.lqe_layers[i](likely))
                 trail.boxes.append(after)
                 trail.distributions.append(corners)
+                self._embed(x, trail)
             boxes, before = after.detach(), x.detach()
         return trail
 

@@ -67,6 +67,9 @@ class TrainConfig:
     """Channels of encoder and decoder, a multiple of 32; feed-forward nets are four times as wide."""
     decoder_layers: Optional[int] = None
     """Layers of the decoder."""
+    masks: bool = False
+    """Of the rt family: learn a mask of each object beside its box, from the polygons or run lengths of the data set. A
+    run from weights with masks learns them anyhow."""
     no_object: Optional[bool] = None
     """Of the detr family: the class head has a column for "no object" and learns by cross-entropy; False: a sigmoid for
     each class, which learns as the rt family's. None: as the model has it."""
@@ -157,7 +160,7 @@ _TYPES: Dict[str, Any] = {
     **dict.fromkeys(("seed", "eval_every", "patience"), int),
     **dict.fromkeys(("backbone_lr_ratio", "weight_decay", "warmup", "flat", "final_lr", "clip"), float),
     **dict.fromkeys(("ema_decay", "ema_ramp", "strong_until", "repeat_until", "save_every"), float),
-    **dict.fromkeys(("channels_last", "compile"), bool),
+    **dict.fromkeys(("channels_last", "compile", "masks"), bool),
     "augment": AugmentConfig,
     "loss": LossConfig,
 }

@@ -43,6 +43,7 @@ class RunResult:
     metrics: Metrics
     """The last evaluation's; the best mAP of all is ``best_map``."""
     best_map: float
+    """Of masks where the model has them, else of boxes."""
     steps: int
     seconds: float
     """Wall clock of all processes of the run, evaluations included."""
@@ -81,7 +82,7 @@ def agree(team: Team, plan: Plan | None, *, asked: TrainConfig | None = None) ->
     if plan is None:
         raise ConfigError("[train] the first process must have a plan, found none")
     team.check_same("settings", plain(asked or plan.asked))
-    data = open_data(plan.config)
+    data = open_data(plan.config, masks=plan.info.masks)
     team.check_same("data", {"train": _outline(data.train), "val": _outline(data.val)})
     return plan, data
 

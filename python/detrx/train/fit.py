@@ -179,13 +179,13 @@ class Fit:
             self._write_log()
         place = self.position
         metrics = self._evaluate()
-        is_best = metrics.ap > place.best or place.best_epoch < 0
+        is_best = metrics.main > place.best or place.best_epoch < 0
         place.evaluated, place.evaluated_step = self.clock.progress, self.clock.step
         place.evaluated_epoch = place.epoch
         place.metrics = dataclasses.asdict(metrics)
         place.since_best = 0 if is_best else place.since_best + 1
         if is_best:
-            place.best, place.best_epoch = metrics.ap, place.epoch
+            place.best, place.best_epoch = metrics.main, place.epoch
             self._save_best(place.metrics)
         self._report.evaluation(place.epoch, metrics, is_best=is_best)
         self._write("evaluation", {**self._numbers(), "map": metrics.ap, **place.metrics})

@@ -86,19 +86,17 @@ def repeat_targets(targets: Targets, times: int) -> Targets:
         targets.boxes.repeat_interleave(times, 1),
         targets.labels.repeat_interleave(times, 1),
         targets.counts * times,
+        None if targets.masks is None else targets.masks.repeat_interleave(times, 1),
     )
 
 
 def parts(batch: Batch, count: int) -> Iterator[Batch]:
     """Cut a batch into ``count`` parts as equal as can be; fewer where there are fewer pictures."""
     targets = batch.targets
-    pieces = zip(*(t.tensor_split(min(count, len(batch.pixels))) for t in (batch.pixels, *_columns(targets))))
-    for pixels, boxes, labels, counts in pieces:
-        yield Batch(pixels, Targets(boxes, labels, counts))
-
-
-def _columns(targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
-    return targets.boxes, targets.labels, targets.counts
+    columns = [batch.pixels, targets.boxes, targets.labels, targets.counts]
+    columns += [] if targets.masks is None else [targets.masks]
+    for pixels, *truth in zip(*(column.tensor_split(min(count, len(batch.pixels))) for column in columns)):
+        yield Batch(pixels, Targets(*truth))
 
 
 _Data = TypeVar("_Data", Targets, DenoiseQueries)

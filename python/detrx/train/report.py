@@ -88,7 +88,8 @@ class Report:
 
     def evaluation(self, epoch: int, metrics: Metrics, *, is_best: bool) -> None:
         mark = "  best so far" if is_best else ""
-        self.say(f"epoch {epoch}: val mAP {metrics.ap:.3f}  AP50 {metrics.ap50:.3f}{mark}")
+        masks = f"  masks {metrics.main:.3f}  AP50 {metrics.masks['ap50']:.3f}" if metrics.masks else ""
+        self.say(f"epoch {epoch}: val mAP {metrics.ap:.3f}  AP50 {metrics.ap50:.3f}{masks}{mark}")
 
 
 def _line(pace: Pace) -> str:

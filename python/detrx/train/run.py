@@ -16,7 +16,7 @@ from detrx.data.coco import Dataset
 from detrx.data.leaks import leaks
 from detrx.errors import CheckpointError, ConfigError
 from detrx.models.checkpoint import load_model
-from detrx.models.zoo import Model, ModelConfig, build, config_for
+from detrx.models.zoo import Model, ModelConfig, RtConfig, build, config_for
 from detrx.train.config import TrainConfig
 from detrx.train.config_file import differences, to_yaml
 from detrx.train.course import Plan, RunResult, agree, follow, make_trainer, take_part
@@ -31,6 +31,7 @@ from detrx.train.setup import (
     choose_device,
     describe,
     epochs_for,
+    learns_masks,
     make_model,
     model_config,
     open_data,
@@ -142,8 +143,8 @@ def _lead(
 ) -> RunResult:
     """Decide all that is to be decided, gather the other processes (unless ``team`` has them), and train with them."""
     config_for(asked.model)  # a name that is wrong must not leave a folder behind
-    data = open_data(asked)
     path, state = choose_folder(asked)
+    data = open_data(asked, masks=learns_masks(asked, state))
     with RunFolder(path) as folder:
         saved = read_state(state) if state else None
         config = _choose(_settle(asked, saved), data.train, report)
@@ -151,7 +152,7 @@ def _lead(
         start = load_model(Path(config.weights)) if config.weights and not saved else None
         before = saved.checkpoint.info if saved else start[1] if start else None
         shape = model_config(config, _shape_before(config, saved, start))
-        info = describe(config, data.train, before=before)
+        info = describe(config, data.train, masks=isinstance(shape, RtConfig) and shape.masks, before=before)
         if extra_transform is not None:
             report.say(f"extra transform: {extra_transform!r}")
         config = _with_length(config, pictures=len(data.train))
@@ -193,6 +194,7 @@ def _settle(config: TrainConfig, saved: Saved | None) -> TrainConfig:
         changes.update({k: getattr(before, k) for k in OPEN if getattr(config, k) is None})
         if config.processes == "auto":
             changes.update(processes=before.processes)
+        changes["masks"] = config.masks or before.masks
     return dataclasses.replace(config, **changes)
 
 

@@ -23,6 +23,7 @@ from detrx.losses.criterion import Criterion
 from detrx.losses.detr import DetrCriterion
 from detrx.losses.stages import Total, alone
 from detrx.models.backbone import load_backbone_weights
+from detrx.models.checkpoint import read_config
 from detrx.models.transplant import Transplant, transplant
 from detrx.models.zoo import DetrConfig, Model, ModelConfig, RtConfig, build, config_for
 from detrx.ops.match_weights import MatchWeights
@@ -75,8 +76,8 @@ class Data:
     """The training split itself where the data set has no split to evaluate on."""
 
 
-def open_data(config: TrainConfig) -> Data:
-    """Open the splits.
+def open_data(config: TrainConfig, *, masks: bool = False) -> Data:
+    """Open the splits, with their masks where the model learns them.
 
     Raises:
         ConfigError: no data set was named.
@@ -87,17 +88,27 @@ def open_data(config: TrainConfig) -> Data:
             "[train] data must name the folder of a data set, found nothing; type: detrx train FOLDER"
         )
     root = Path(config.data)
-    train = open_dataset(root, split=config.train_split)
+    train = open_dataset(root, split=config.train_split, masks=masks)
     if not any(len(image.labels) for image in train.images):
         raise DataError(f"[train] {train.annotation_file} must have boxes to learn from, found none")
     has_val = config.val_split in splits(root) or config.val_split != "val"
-    val = open_dataset(root, split=config.val_split) if has_val else train
+    val = open_dataset(root, split=config.val_split, masks=masks) if has_val else train
     if val.names != train.names:
         raise DataError(
             f"[train] the splits must have the same classes, found {train.names} in {train.annotation_file} "
             f"and {val.names} in {val.annotation_file}"
         )
     return Data(train, val)
+
+
+def learns_masks(config: TrainConfig, state: Path | None) -> bool:
+    """Whether the run needs the masks of its data: as it says, or since the weights that it goes on from have them.
+
+    Raises:
+        CheckpointError, TrustError: weights that cannot be read.
+    """
+    source = state or (Path(config.weights) if config.weights else None)
+    return config.masks or bool(source and getattr(read_config(source), "masks", False))
 
 
 def model_config(config: TrainConfig, base: ModelConfig | None = None) -> ModelConfig:
@@ -112,7 +123,7 @@ def model_config(config: TrainConfig, base: ModelConfig | None = None) -> ModelC
 
 def _detr_config(config: TrainConfig, base: DetrConfig) -> DetrConfig:
     """A head of one column a class; grey borders are part of the picture, as the loader lays them."""
-    for name in ("levels", "backbone_padding"):
+    for name in ("levels", "backbone_padding", "masks"):
         if getattr(config, name):
             raise ConfigError(f"[train] {name} is for the rt family, found it with {base.name}; leave it out")
     names = ("backbone", "queries", "decoder_layers", "hidden", "no_object")
@@ -134,6 +145,7 @@ def _rt_config(config: TrainConfig, base: RtConfig) -> RtConfig:
         "levels": config.levels,
         "queries": config.queries,
         "decoder_layers": config.decoder_layers,
+        "masks": config.masks or None,
     }
     if config.hidden is not None:
         wanted.update(dict.fromkeys(("hidden", "decoder_hidden"), config.hidden))
@@ -195,10 +207,13 @@ def make_loader(
     )
 
 
-def describe(config: TrainConfig, train: Dataset, *, before: ModelInfo | None = None) -> ModelInfo:
+def describe(
+    config: TrainConfig, train: Dataset, *, masks: bool = False, before: ModelInfo | None = None
+) -> ModelInfo:
     """What the weights will say of themselves.
 
     Args:
+        masks: whether the model has them.
         before: what the weights said that the run starts from or goes on from; pixels stay normalised as theirs.
     """
     start = config.weights or config.backbone_weights
@@ -211,6 +226,7 @@ def describe(config: TrainConfig, train: Dataset, *, before: ModelInfo | None = 
         licence=f"trained by detrx from {Path(start).name}"
         if start
         else "trained by detrx from random weights",
+        masks=masks,
         **pixels,
     )
 
