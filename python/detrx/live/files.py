@@ -47,12 +47,15 @@ class PictureSource(Source):
 class VideoSource(Source):
     """A video file or a URL of one. The container's frame count is not trusted."""
 
-    def __init__(self, path: Union[str, Path]) -> None:
+    def __init__(self, path: Union[str, Path], *, timeout: float = 5.0) -> None:
         cv2 = opencv()
         self.name = redact(str(path))
+        limit = int(timeout * 1000)
+        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit]
+        remote = (cv2.CAP_FFMPEG, limits) if "://" in str(path) else ()
         # Closing while another thread reads would free what it reads from.
         self._reading = threading.Lock()
-        self._capture: Any = cv2.VideoCapture(str(path))
+        self._capture: Any = cv2.VideoCapture(str(path), *remote)
         if not self._capture.isOpened():
             raise SourceError(
                 f"[open_source] {self.name} cannot be opened as a video; "

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import re
-from typing import Iterator, Optional
+from dataclasses import dataclass
+from typing import Callable, Iterator, Optional
 
 from detrx.types import Frame
 
 FALLBACK_FPS = 30.0
 """For files that state no rate or an impossible one."""
+
+
+@dataclass(frozen=True)
+class State:
+    """How it stands with a source."""
+
+    name: str
+    """connecting, live, lost, frozen or ended."""
+    since: float
+    """When it became so, as time.time()."""
+    why: str = ""
+    """What happened, without passwords."""
+
+
+OnState = Callable[[State], None]
 
 
 class Source:
@@ -26,6 +42,11 @@ class Source:
     """Frames that were lost because the reader was busy."""
     skipped: int = 0
     """Pictures that could not be read."""
+    corrupt: int = 0
+    """Frames of a live source that arrived damaged."""
+    reconnects: int = 0
+    """Times that a lost source was opened anew."""
+    state: State = State("live", 0.0)
 
     def now(self) -> Optional[float]:
         """The present on the clock of ``Frame.seconds``; None where frames do not age."""

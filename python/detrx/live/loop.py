@@ -77,6 +77,10 @@ class LoopReport:
     """"end" of the source, "limit", "stopped" by its user, or "interrupted" by Ctrl-C."""
     lost: Tuple[str, ...] = ()
     """Sinks that could no longer write, and why."""
+    corrupt: int = 0
+    """Frames of a live source that arrived damaged."""
+    reconnects: int = 0
+    """Times that a lost source was opened anew."""
 
     @property
     def fps(self) -> float:
@@ -217,4 +221,6 @@ class _Run:
             times=StageTimes(rows, np.array(self._ages, dtype=np.float64)),
             ended=ended,
             lost=tuple(self._lost),
+            corrupt=source.corrupt,
+            reconnects=source.reconnects,
         )

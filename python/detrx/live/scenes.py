@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detrx.errors import SourceError
+from detrx.live.capture import Reader
 from detrx.live.frames import Source
 from detrx.types import Frame
 
@@ -52,7 +53,7 @@ class SceneSource(Source):
             index += 1
 
 
-class SceneReader:
+class SceneReader(Reader):
     """The same for the capture thread, at its pace."""
 
     def __init__(self, options: SceneOptions) -> None:
@@ -71,9 +72,6 @@ class SceneReader:
         if wait > 0:
             time.sleep(wait)
         return image
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 class Film:
