@@ -8,6 +8,7 @@ namespace detrx {
 void bind_losses(pybind11::module_& m);
 void bind_match(pybind11::module_& m);
 void bind_ops(pybind11::module_& m);
+void bind_run(pybind11::module_& m);
 
 // The same operators on CUDA tensors: the last argument is the stream in place of the threads.
 void bind_cuda(pybind11::module_& m);

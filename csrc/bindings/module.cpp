@@ -15,6 +15,7 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   detrx::bind_losses(m);
   detrx::bind_match(m);
   detrx::bind_ops(m);
+  detrx::bind_run(m);
 #if defined(DETRX_WITH_CUDA)
   py::module_ cuda = m.def_submodule("cuda", "The kernels for CUDA tensors.");
   detrx::bind_cuda(cuda);

@@ -26,6 +26,31 @@ class FocalKind:
     varifocal: ClassVar[FocalKind]
     mal: ClassVar[FocalKind]
 
+class PixelFormat:
+    rgb: ClassVar[PixelFormat]
+    bgr: ClassVar[PixelFormat]
+    rgba: ClassVar[PixelFormat]
+    bgra: ClassVar[PixelFormat]
+    grey: ClassVar[PixelFormat]
+    nv12: ClassVar[PixelFormat]
+    yuyv: ClassVar[PixelFormat]
+
+class Colours:
+    bt601: ClassVar[Colours]
+    bt601_full: ClassVar[Colours]
+    bt709: ClassVar[Colours]
+    bt709_full: ClassVar[Colours]
+
+def letterbox(
+    plane: NDArray[np.uint8],
+    chroma: Optional[NDArray[np.uint8]],
+    layout: PixelFormat,
+    colours: Colours,
+    window: Sequence[int],
+    normal: NDArray[np.float32],
+    out: NDArray[Any],
+    threads: int,
+) -> None: ...
 def agree(owners: NDArray[np.int32], agreed: NDArray[np.int32]) -> None: ...
 def assign(
     cost: NDArray[np.float32],

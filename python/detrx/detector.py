@@ -12,15 +12,17 @@ from typing import Any, Callable, Dict, Iterator, List, Literal, Optional, Seque
 import numpy as np
 from numpy.typing import NDArray
 
+from detrx.camera_picture import CameraPicture
 from detrx.errors import ConfigError, DetrxError, DeviceError
 from detrx.images import read_image
+from detrx.preprocess import Picture as Laid
 from detrx.preprocess import check_image, lay
 from detrx.runtime.backend import find_model, open_backend
 from detrx.runtime.panoptic import THRESHOLD, divide
 from detrx.types import Detections, Frame, Letterbox, ModelInfo, Panoptic, Raw
 
 Picture = Any
-"""A path, a (H, W, 3) uint8 RGB array, or a PIL image."""
+"""A path, a (H, W, 3) uint8 RGB array, a CameraPicture, or a PIL image."""
 
 
 class Detector:
@@ -80,7 +82,7 @@ class Detector:
         """Find the objects above ``threshold``, best first.
 
         Args:
-            image: a path, a (H, W, 3) uint8 RGB array, a PIL image, or a list of them. Never written to.
+            image: a path, (H, W, 3) uint8 RGB, a CameraPicture, a PIL image, or a list of them. Never written to.
             bgr: arrays hold blue first, as OpenCV reads them.
 
         Returns:
@@ -93,7 +95,7 @@ class Detector:
         """
         self._check_alive()
         if not isinstance(image, (list, tuple)):
-            return self._run([to_array(image, bgr=bgr)])[0]
+            return self._run([to_pixels(image, bgr=bgr)])[0]
         found: List[Detections] = []
         for start in range(0, len(image), self._batch):
             group = enumerate(image[start : start + self._batch], start)
@@ -159,11 +161,11 @@ class Detector:
         for _ in range(runs):
             self._run([image])
 
-    def prepare(self, images: Sequence[NDArray[np.uint8]]) -> Tuple[NDArray[np.float32], List[Letterbox]]:
+    def prepare(self, images: Sequence[Laid]) -> Tuple[NDArray[np.float32], List[Letterbox]]:
         """Letterbox at most one batch of images into this thread's own memory, valid until its next call."""
         if self._free and self.info.sides:
-            return lay(images, self.info, free=True)
-        pixels, boxes = lay(images, self.info, out=self._pixels())
+            return lay(images, self.info, free=True, threads=self._threads)
+        pixels, boxes = lay(images, self.info, out=self._pixels(), threads=self._threads)
         return (pixels if self._fixed else pixels[: len(images)]), boxes
 
     def infer(self, pixels: NDArray[np.float32]) -> Raw:
@@ -232,7 +234,7 @@ class Detector:
         state = "closed" if self._backend is None else self.description
         return f"<Detector {self.info.model} of {len(self.info.names)} classes, {state}>"
 
-    def _run(self, images: Sequence[NDArray[np.uint8]]) -> List[Detections]:
+    def _run(self, images: Sequence[Laid]) -> List[Detections]:
         """At most one batch."""
         pixels, boxes = self.prepare(images)
         raw = self.infer(pixels)
@@ -255,8 +257,8 @@ class Detector:
             )
 
 
-def to_array(picture: Picture, *, bgr: bool = False) -> NDArray[np.uint8]:
-    """Read a path, PIL image or array as (H, W, 3) uint8 RGB.
+def to_pixels(picture: Picture, *, bgr: bool = False) -> Laid:
+    """Read a path or PIL image; an array or CameraPicture stays as it lies in memory.
 
     Raises:
         TypeError, ValueError: no picture.
@@ -264,18 +266,25 @@ def to_array(picture: Picture, *, bgr: bool = False) -> NDArray[np.uint8]:
     """
     if isinstance(picture, (str, Path)):
         return read_image(Path(picture))
+    if isinstance(picture, CameraPicture):
+        return picture
     if type(picture).__module__.partition(".")[0] == "PIL":
         upright = importlib.import_module("PIL.ImageOps").exif_transpose(picture)
         return check_image(np.asarray(upright.convert("RGB")), where="Detector.predict")
-    if isinstance(picture, np.ndarray) and bgr and picture.ndim == 3:
-        picture = picture[..., ::-1]
-    return check_image(picture, where="Detector.predict")
+    image = check_image(picture, where="Detector.predict")
+    return CameraPicture(image, "bgr") if bgr else image
 
 
-def _named(index: int, picture: Picture, *, bgr: bool) -> NDArray[np.uint8]:
-    """The same, with the index in what it raises."""
+def to_array(picture: Picture, *, bgr: bool = False) -> NDArray[np.uint8]:
+    """The same as (H, W, 3) uint8 RGB."""
+    found = to_pixels(picture, bgr=bgr)
+    return found.to_rgb() if isinstance(found, CameraPicture) else found
+
+
+def _named(index: int, picture: Picture, *, bgr: bool) -> Laid:
+    """to_pixels with the index in what it raises."""
     try:
-        return to_array(picture, bgr=bgr)
+        return to_pixels(picture, bgr=bgr)
     except (TypeError, ValueError, DetrxError) as error:
         raise type(error)(f"image {index} of the list: {error}") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from types import ModuleType
-from typing import Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 from detrx.errors import MissingBackendError
 
@@ -17,6 +17,7 @@ TENSORRT_BUILD = (
     "pip install -C cmake.define.DETRX_TENSORRT_ROOTS=FOLDER_WITH_include .  # in the folder of detrx's source"
 )
 """What to type for an adapter."""
+_found: Dict[str, Optional[Callable[..., Any]]] = {}
 
 
 def load() -> ModuleType:
@@ -55,3 +56,16 @@ def load_tensorrt(major: int) -> ModuleType:
         raise MissingBackendError(
             f"The adapter for TensorRT {major}", f"{TENSORRT_BUILD}. ({error})"
         ) from error
+
+
+def find(name: str) -> Optional[Callable[..., Any]]:
+    """A function of the extension where it is built, None where it is not, or is older than what asks.
+
+    For work that NumPy does as well, if slower; who cannot do without calls :func:`load`.
+    """
+    if name not in _found:
+        try:
+            _found[name] = getattr(load(), name, None)
+        except MissingBackendError:
+            _found[name] = None
+    return _found[name]

@@ -44,7 +44,18 @@ def answers(path: str) -> None:
                     assigned = np.empty((6, shape[0]), np.int64)
                     native.load().assign(layout, np.tile(inputs[4], 2), assigned, None, 2)
                     np.testing.assert_array_equal(assigned, match)
+    for size in ((50, 70), (333, 801), (1, 9)):
+        image = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
+        for dtype in (np.float32, np.float16, np.uint8):
+            found[f"{size}{np.dtype(dtype)}letterbox"] = laid(image, dtype)
     np.savez(path, **found)
+
+
+def laid(image, dtype):
+    out, (kinds, colours) = np.empty((3, 64, 97), dtype), (native.load().PixelFormat, native.load().Colours)
+    normal = np.array([[0.02] * 3, [-2.0] * 3, [0.5] * 3], np.float32)
+    native.load().letterbox(image, None, kinds.bgr, colours.bt601, (3, 5, 40, 90), normal, out, 2)
+    return out
 
 
 @pytest.mark.parametrize("isa", ["plain", "avx2"])
