@@ -115,7 +115,7 @@ class Detector:
             TypeError, ValueError, DataError, DeviceError: as ``predict``.
         """
         self._check_alive()
-        pixels, boxes = self.prepare([to_array(image, bgr=bgr)])
+        pixels, boxes = self.prepare([to_pixels(image, bgr=bgr)])
         return self.divide(self.infer(pixels), 0, boxes[0], threshold=threshold)
 
     def divide(self, raw: Raw, index: int, box: Letterbox, *, threshold: float = THRESHOLD) -> Panoptic:
