@@ -219,7 +219,7 @@ def join(rank: int, size: int, *, device: torch.device, store: Store | None = No
     if size == 1:
         return ALONE
     _check_backends(device)
-    if device.type == "cuda":
+    if device.index is not None:
         torch.cuda.set_device(device)
     place = "127.0.0.1" if store else _place(size)
     try:
