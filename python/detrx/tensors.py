@@ -118,6 +118,8 @@ class Outputs:
     """The encoder's proposals chosen as queries, one layer."""
     denoise: Outputs | None = None
     """The denoising queries' share, D in place of Q, with its own ``first``."""
+    groups: Outputs | None = None
+    """What further groups of queries say, which only training has (Group DETR): L layers of one after L of another."""
     no_object: bool = False
     """The last column of the logits says "no object", and scores are a softmax (DETR)."""
     columns: tuple[int, ...] = ()

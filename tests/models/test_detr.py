@@ -197,3 +197,27 @@ def test_decoding_of_the_other_family_is_as_before() -> None:
     assert answers(found) == 4
     assert labels.tolist() == [[0, 1, 0, 1]]
     torch.testing.assert_close(scores[0], torch.tensor([3.0, 2.0, 1.0, -1.0]).sigmoid())
+
+
+def test_groups_of_queries_do_not_see_each_other() -> None:
+    """Each group answers as it would alone, so that the first one learns what it is used for."""
+    torch.manual_seed(0)
+    config = replace(TINY, masked=False, dropout=0.0, no_object=False)
+    model = build(replace(config, groups=3, encoder_head=True), classes=2).train()
+    alone = build(config, classes=2).train()
+    shared = {k: t for k, t in model.state_dict().items() if not k.startswith("aids.")}
+    slots = model.aids.slots(model.query_embed.weight).detach().chunk(3)
+    pixels = torch.randn(2, 3, 64, 96)
+    found = model(pixels)
+    layers = config.decoder_layers
+    assert found.encoder.logits.shape == (1, 2, config.queries, 2)
+    groups = [found.logits, *found.groups.logits.split(layers)]
+    assert len(groups) == 3
+    for own, logits in zip(slots, groups, strict=True):
+        alone.load_state_dict({**shared, "query_embed.weight": own})
+        torch.testing.assert_close(alone(pixels).logits, logits, atol=1e-5, rtol=1e-4)
+
+
+def test_an_encoder_head_has_no_column_for_nothing() -> None:
+    with pytest.raises(ConfigError, match="encoder_head needs no_object=False"):
+        replace(TINY, encoder_head=True)

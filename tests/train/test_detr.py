@@ -100,3 +100,57 @@ def test_the_losses_that_go_with_a_head() -> None:
     assert isinstance(changed, DetrCriterion)
     assert changed.match.class_ == 3.0
     assert isinstance(criterion_for(loss, dataclasses.replace(TINY, no_object=False), classes=3), Criterion)
+
+
+def test_weights_say_which_model_they_are(
+    settings: TrainConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without --model the run takes name, family and learning rate from the checkpoint."""
+    path = learnt(tmp_path)
+    bare = dataclasses.replace(settings, model="", weights=str(path), lr=None, epochs=1)
+    result = train(bare)
+    assert "chosen for 4 pictures and tiny-detr: lr 0.0001" in capfd.readouterr().err
+    assert load_model(result.best)[1].model == "tiny-detr"
+    longer = dataclasses.replace(bare, epochs=2, resume=str(result.folder))
+    assert train(longer, quiet=True).steps > result.steps
+    with pytest.raises(ConfigError, match="are of tiny-detr, found model rt-n"):
+        train(dataclasses.replace(bare, model="rt-n", out=str(tmp_path / "other")), quiet=True)
+
+
+def learnt(folder: Path) -> Path:
+    torch.manual_seed(0)
+    model = zoo.build(TINY, classes=2)
+    tensors = {f"model.{key}": tensor for key, tensor in model.state_dict().items()}
+    info = ModelInfo("tiny-detr", ("red", "green"), (1, 2), (64, 64))
+    save_checkpoint(folder / "learnt.safetensors", tensors, info=info, config=TINY)
+    return folder / "learnt.safetensors"
+
+
+def test_a_part_learns_on_frozen_weights(settings: TrainConfig, tmp_path: Path) -> None:
+    """The second stage of the mask models; here the box head, on a frozen detector."""
+    path = learnt(tmp_path)
+    before, _ = load_model(path)
+    frozen = dataclasses.replace(settings, weights=str(path), learn=("bbox_embed",), ema_decay=0.0)
+    after, _ = load_model(train(frozen, quiet=True).best)
+    moved = {
+        key for key, tensor in after.state_dict().items() if not torch.equal(tensor, before.state_dict()[key])
+    }
+    assert moved == {key for key in before.state_dict() if key.startswith("bbox_embed.")}
+    with pytest.raises(ConfigError, match="found 'mask_head'; this model's are backbone, bbox_embed"):
+        train(
+            dataclasses.replace(frozen, learn=("mask_head",), out=str(tmp_path / "other")), quiet=True
+        )
+
+
+def test_what_helps_in_training_leaves_the_answers_alone(settings: TrainConfig) -> None:
+    helped = dataclasses.replace(settings, no_object=False, groups=3, encoder_head=True)
+    result = train(helped, quiet=True)
+    logged = (result.folder / "log.jsonl").read_text()
+    assert all(f'"{term}"' in logged for term in ("mal", "mal_aux0", "mal_groups", "mal_encoder"))
+    model, _ = load_model(result.best)
+    assert isinstance(model, Detr)
+    plain = zoo.build(dataclasses.replace(model.config, groups=1, encoder_head=False), classes=2).eval()
+    plain.load_state_dict({k: t for k, t in model.state_dict().items() if not k.startswith("aids.")})
+    pixels = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        assert torch.equal(model(pixels).logits, plain(pixels).logits)

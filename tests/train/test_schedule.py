@@ -38,6 +38,13 @@ def test_the_corners_of_the_rate() -> None:
     assert at(2) == pytest.approx(0.02)
 
 
+def test_a_rate_that_falls_at_once() -> None:
+    def at(progress: float) -> float:
+        return rate(progress, warmup=0.0, flat=2 / 3, final=0.1, fall="step")
+
+    assert [at(0), at(0.66), at(0.67), at(1)] == [1, 1, 0.1, 0.1]
+
+
 @given(SHARES, SHARES, st.floats(0, 0.9999), st.floats(0.001, 1))
 def test_the_average_gets_slower(a: float, b: float, decay: float, ramp: float) -> None:
     early, late = (ema_decay(p, decay=decay, ramp=ramp) for p in sorted((a, b)))

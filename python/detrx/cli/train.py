@@ -13,8 +13,16 @@ from rich.table import Table
 
 from detrx.cli.options import take_option
 from detrx.train.config import TrainConfig
-from detrx.train.config_file import config_from, differences, plain, read_config, read_settings
+from detrx.train.config_file import (
+    config_from,
+    differences,
+    plain,
+    read_config,
+    read_settings,
+    without_length,
+)
 from detrx.train.folder import CONFIG
+from detrx.train.recipes import RECIPES, recipe_for
 
 if TYPE_CHECKING:
     from detrx.train.course import RunResult
@@ -37,24 +45,28 @@ def run(args: Sequence[str]) -> int:
 
 
 def parse(args: Sequence[str]) -> TrainConfig:
-    """Settings from the command line, over those of ``--config FILE`` or of the run that ``--resume`` names.
+    """Settings from the command line, over those of ``--config FILE`` or of the run that ``--resume`` names, over those
+    of ``--recipe NAME``.
 
     Raises:
         ConfigError: a file that cannot be read, an unknown key, or a value that does not fit.
     """
     rest, file = take_option(args, "--config")
+    rest, recipe = take_option(rest, "--recipe")
     path = Path(file) if file else _resumed_config(rest)
-    base = read_config(path) if path else TrainConfig()
+    base = recipe_for(recipe) if recipe else TrainConfig()
+    if path:
+        base = read_config(path, base=base)
     if path and not file:  # the folder may have moved since it was written down
         base = dataclasses.replace(base, out=str(path.parent))
-    if path:
-        base = _without_other_length(base, rest)
+    base = _without_other_length(base, rest)
     found = tyro.cli(
         TrainConfig,
         args=list(rest),
         default=base,
         prog="detrx train",
-        description="Train a detector on a COCO data set. --config FILE.yaml reads settings.",
+        description="Train a detector on a COCO data set. --config FILE.yaml reads settings; --recipe NAME begins with "
+        f"those of a published or measured way to train DETR: {', '.join(RECIPES)}.",
     )
     if path:
         _say_overrides(path, base, found)
@@ -74,11 +86,11 @@ def _resumed_config(args: Sequence[str]) -> Optional[Path]:
 
 
 def _without_other_length(base: TrainConfig, args: Sequence[str]) -> TrainConfig:
-    """A length on the command line replaces the file's, be it in epochs or minutes."""
+    """A length on the command line replaces the file's or recipe's, be it in epochs or minutes."""
     has = [
         name for name in ("--epochs", "--minutes") if any(a == name or a.startswith(name + "=") for a in args)
     ]
-    return dataclasses.replace(base, epochs=None, minutes=None) if has else base
+    return without_length(base) if has else base
 
 
 def _say_overrides(path: Path, base: TrainConfig, found: TrainConfig) -> None:

@@ -48,7 +48,7 @@ def stack(outputs: Outputs, *, prefix: str = "") -> Stages:
     Args:
         prefix: the place of these queries, where they are not the learned ones.
     """
-    places = [place for place in (outputs, outputs.first, outputs.encoder) if place is not None]
+    places = [p for p in (outputs, outputs.first, outputs.encoder, outputs.groups) if p is not None]
     edges, references = outputs.distributions, outputs.references
     return Stages(
         torch.cat([place.logits for place in places]).float(),
@@ -69,6 +69,7 @@ def _names(outputs: Outputs, *, prefix: str) -> list[str]:
         names
         + ([f"{prefix}_first"] if outputs.first is not None else [])
         + ([f"{prefix}_encoder"] if outputs.encoder is not None else [])
+        + (["_groups"] * len(outputs.groups.logits) if outputs.groups is not None else [])
     )
 
 
@@ -188,7 +189,7 @@ class Losses:
     """The weighted sum of all terms, to differentiate."""
     terms: dict[str, Tensor]
     """Each weighted term, detached: ``vfl``, ``l1``, ... of the last layer, ``vfl_aux0``, ``vfl_first``,
-    ``vfl_encoder``, ``vfl_denoise0`` ... of the others."""
+    ``vfl_encoder``, ``vfl_groups``, ``vfl_denoise0`` ... of the others."""
     costs: Costs | None = None
     """On a device that is not to be waited for: what has to be checked before the weights move. On the CPU bad costs
     are refused at once."""
@@ -205,5 +206,8 @@ def add_up(parts: Sequence[tuple[Stages, Sums]], *, costs: Costs) -> Losses:
 
 
 def named_terms(kind: str, values: Tensor, stages: Stages) -> dict[str, Tensor]:
-    """The (N,) values of the first N stages by name, detached."""
-    return {kind + name: value for name, value in zip(stages.names, values.detach().unbind())}
+    """The (N,) values of the first N stages by name, detached; those of one name as their sum."""
+    found: dict[str, Tensor] = {}
+    for name, value in zip(stages.names, values.detach().unbind()):
+        found[kind + name] = found[kind + name] + value if kind + name in found else value
+    return found

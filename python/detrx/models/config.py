@@ -169,6 +169,10 @@ class DetrConfig:
     around a picture is part of it, as for the rt family."""
     masks: bool = False
     """A mask of each query beside its box (the panoptic models)."""
+    groups: int = 1
+    """Sets of queries that learn side by side (Group DETR); the first alone answers in use."""
+    encoder_head: bool = False
+    """In training the encoder's cells answer too, which teaches the encoder at once; only without ``no_object``."""
 
     def __post_init__(self) -> None:
         if self.masks and (self.hidden % 16 or (self.hidden + self.heads) % 8):
@@ -180,13 +184,15 @@ class DetrConfig:
             raise ConfigError(
                 f"[DetrConfig] hidden must be a multiple of heads and of 4, got {self.hidden} and {self.heads} heads"
             )
-        for name in ("encoder_layers", "decoder_layers", "feedforward", "queries"):
+        for name in ("encoder_layers", "decoder_layers", "feedforward", "queries", "groups"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"[DetrConfig] {name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"[DetrConfig] dropout must be in [0, 1), got {self.dropout}")
         if self.positions not in ("sine", "learned"):
             raise ConfigError(f"[DetrConfig] positions must be sine or learned, got {self.positions!r}")
+        if self.encoder_head and self.no_object:
+            raise ConfigError("[DetrConfig] encoder_head needs no_object=False, found no_object=True")
         known = set(range(self.head_classes))
         if not set(self.columns) <= known or len(set(self.columns)) != len(self.columns):
             raise ConfigError(

@@ -14,14 +14,12 @@ from torch import Tensor, nn
 from detrx.errors import ConfigError
 from detrx.models.config import RtConfig
 from detrx.models.distribution import Quality, bin_offsets, edges_to_boxes
-from detrx.models.layers import ConvNorm, Mlp, SelfAttention, inverse_sigmoid
+from detrx.models.layers import PRIOR, ConvNorm, Mlp, SelfAttention, inverse_sigmoid
 from detrx.models.queries import Chosen, QuerySelection
 from detrx.ops.deform_attn import deform_attn
 from detrx.tensors import DenoiseQueries, Outputs
 
 Shapes = list[tuple[int, int]]
-_PRIOR = -math.log((1 - 0.01) / 0.01)
-"""Class logit of a fresh model: one query in a hundred is an object."""
 
 
 class DeformableAttention(nn.Module):
@@ -187,7 +185,7 @@ class Decoder(QuerySelection):
 
     def _reset_heads(self) -> None:
         for score in (self.enc_score_head, *self.dec_score_head):
-            nn.init.constant_(cast(Tensor, score.bias), _PRIOR)
+            nn.init.constant_(cast(Tensor, score.bias), PRIOR)
         for head in (self.enc_bbox_head, *self.dec_bbox_head):
             _zero_last(cast(Mlp, head))
         nn.init.xavier_uniform_(cast(nn.Linear, self.enc_output[0]).weight)

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from detrx.models.backbone import Backbone
 from detrx.models.cache import TensorCache
 from detrx.models.config import DetrConfig
+from detrx.models.detr_aids import Aids, by_group
 from detrx.models.detr_layers import LearnedPositions, Transformer, plain_norms, scale_norms, sine_positions
 from detrx.models.detr_masks import LEVELS, AttentionMap, MaskHead
-from detrx.models.layers import Mlp
+from detrx.models.layers import PRIOR, Mlp
 from detrx.tensors import DenoiseQueries, Outputs
 from detrx.types import PADDING
 
@@ -43,6 +44,13 @@ class Detr(nn.Module):
         self.class_embed = nn.Linear(width, (config.head_classes or classes) + config.no_object)
         self.bbox_embed = Mlp(width, width, 4, layers=3)
         self.positions = LearnedPositions(width) if config.positions == "learned" else None
+        self.aids = (
+            Aids(config, classes=self.class_embed.out_features)
+            if config.groups > 1 or config.encoder_head
+            else None
+        )
+        if not config.no_object:  # every sigmoid begins where most queries stay: at almost nothing
+            nn.init.constant_(self.class_embed.bias, PRIOR)
         self._sines = TensorCache()
         if config.masks:
             self.bbox_attention = AttentionMap(width, heads=config.heads)
@@ -75,24 +83,39 @@ class Detr(nn.Module):
             # Nearest, as the original shrinks it.
             small = F.interpolate(padding[None].float(), size=feature.shape[-2:])
             padding = small[0] > 0.5
+        aids = self.aids if self.training else None
         cells = self.input_proj(feature)
         hidden, memory = self.transformer(
             cells,
             padding,
-            self.query_embed.weight,
+            self.query_embed.weight if aids is None else aids.slots(self.query_embed.weight),
             self._positions(feature, padding),
             every=self.training or not _traced(),
+            groups=1 if aids is None else self.config.groups,
         )
-        config = self.config
         # The heads run on all layers, as the original's do: on the last alone, a matrix product of few rows may sum in
         # another order. It costs less than a 500th of a picture's work.
         logits, boxes = self.class_embed(hidden), self.bbox_embed(hidden).sigmoid()
-        if not (self.training and config.auxiliary):
+        if not (self.training and self.config.auxiliary):
             logits, boxes = logits[-1:], boxes[-1:]
-        masks = None
-        if config.masks:
-            masks = self.mask_head(cells, self.bbox_attention(hidden[-1], memory, padding), finer)[None]
-        return Outputs(logits, boxes, no_object=config.no_object, columns=config.columns, masks=masks)
+        found = self._outputs(logits, boxes)
+        if aids is not None:
+            found = self._with_aids(aids, found, memory)
+        if self.config.masks:
+            maps = self.bbox_attention(hidden[-1][:, : self.config.queries], memory, padding)
+            found = replace(found, masks=self.mask_head(cells, maps, finer)[None])
+        return found
+
+    def _with_aids(self, aids: Aids, found: Outputs, memory: Tensor) -> Outputs:
+        """The first group's outputs, beside those of the others and of the encoder's cells."""
+        own, others = zip(
+            *(by_group(t, self.config.groups) for t in (found.logits, found.boxes)), strict=True
+        )
+        groups = self._outputs(*others) if self.config.groups > 1 else None
+        return replace(self._outputs(*own), groups=groups, encoder=aids.read_cells(memory))
+
+    def _outputs(self, logits: Tensor, boxes: Tensor) -> Outputs:
+        return Outputs(logits, boxes, no_object=self.config.no_object, columns=self.config.columns)
 
     def queries_for(self, canvas: tuple[int, int]) -> int:  # noqa: ARG002  # the rt family's depends on it
         """Q, on any canvas."""

@@ -162,20 +162,35 @@ class DecoderLayer(FeedForward):
         self.norm2 = nn.LayerNorm(config.hidden)
         self.norm3 = nn.LayerNorm(config.hidden)
 
-    def forward(self, x: Tensor, slots: Tensor, key: Tensor, memory: Tensor, hidden: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, slots: Tensor, key: Tensor, memory: Tensor, hidden: Tensor | None, groups: int = 1
+    ) -> Tensor:
         """Args: x (Q, B, C); slots (Q, B, C) what makes queries differ; key (S, B, C) memory with its positions;
-        memory (S, B, C); hidden as Attention takes it."""
+        memory (S, B, C); hidden as Attention takes it; groups of queries that do not see each other, in training."""
         if self.norm_first:
-            x = x + self._attend(self.norm1(x), slots)
+            x = x + self._attend(self.norm1(x), slots, groups)
             x = x + self.drop(self.multihead_attn(self.norm2(x) + slots, key, memory, hidden))
             return x + self.feed(self.norm3(x))
-        x = self.norm1(x + self._attend(x, slots))
+        x = self.norm1(x + self._attend(x, slots, groups))
         x = self.norm2(x + self.drop(self.multihead_attn(x + slots, key, memory, hidden)))
         return cast(Tensor, self.norm3(x + self.feed(x)))
 
-    def _attend(self, x: Tensor, slots: Tensor) -> Tensor:
+    def _attend(self, x: Tensor, slots: Tensor, groups: int) -> Tensor:
         query = x + slots
-        return self.drop(self.self_attn(query, query, x))
+        if groups == 1:
+            return self.drop(self.self_attn(query, query, x))
+        query = apart(query, groups)
+        return self.drop(together(self.self_attn(query, query, apart(x, groups)), groups))
+
+
+def apart(x: Tensor, groups: int) -> Tensor:
+    """(G * Q, B, C) to (Q, G * B, C), where no group sees another."""
+    return cast(Tensor, x.unflatten(0, (groups, -1))).transpose(0, 1).flatten(1, 2)
+
+
+def together(x: Tensor, groups: int) -> Tensor:
+    """(Q, G * B, C) back to (G * Q, B, C)."""
+    return cast(Tensor, x.unflatten(1, (groups, -1))).transpose(0, 1).flatten(0, 1)
 
 
 class Encoder(nn.Module):
@@ -201,12 +216,19 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(config.hidden)
 
     def forward(
-        self, slots: Tensor, memory: Tensor, position: Tensor, hidden: Tensor | None, *, every: bool
+        self,
+        slots: Tensor,
+        memory: Tensor,
+        position: Tensor,
+        hidden: Tensor | None,
+        *,
+        every: bool,
+        groups: int = 1,
     ) -> Tensor:
         """(L, Q, B, C) what each layer says, or with ``every`` False the last alone."""
         x, key, found = torch.zeros_like(slots), memory + position, []
         for layer in self.layers:
-            x = layer(x, slots, key, memory, hidden)
+            x = layer(x, slots, key, memory, hidden, groups)
             if every:
                 found.append(self.norm(x))
         return torch.stack(found) if every else cast(Tensor, self.norm(x))[None]
@@ -225,7 +247,14 @@ class Transformer(nn.Module):
                 nn.init.xavier_uniform_(parameter)
 
     def forward(
-        self, feature: Tensor, padding: Tensor | None, slots: Tensor, position: Tensor, *, every: bool
+        self,
+        feature: Tensor,
+        padding: Tensor | None,
+        slots: Tensor,
+        position: Tensor,
+        *,
+        every: bool,
+        groups: int = 1,
     ) -> tuple[Tensor, Tensor]:
         """What the queries found, and what the encoder made of the map.
 
@@ -235,6 +264,7 @@ class Transformer(nn.Module):
             slots: (Q, C) the learned queries.
             position: (B or 1, C, h, w).
             every: all decoder layers answer.
+            groups: sets of slots, one after another, whose queries do not see those of the others.
 
         Returns:
             (L, B, Q, C), and (B, C, h, w).
@@ -244,7 +274,7 @@ class Transformer(nn.Module):
         queries = slots[:, None].repeat(1, feature.shape[0], 1)
         hidden = None if padding is None else hide(padding.flatten(1), feature.dtype, heads=self.heads)
         memory = self.encoder(cells, places, hidden)
-        found = self.decoder(queries, memory, places, hidden, every=every).transpose(1, 2)
+        found = self.decoder(queries, memory, places, hidden, every=every, groups=groups).transpose(1, 2)
         return found, memory.permute(1, 2, 0).view(feature.shape)
 
 

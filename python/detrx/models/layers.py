@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 from detrx.errors import ConfigError
 
+PRIOR = -math.log((1 - 0.01) / 0.01)
+"""Class logit of a fresh model: one query in a hundred is an object."""
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "": nn.Identity,
     "relu": nn.ReLU,

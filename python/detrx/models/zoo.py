@@ -84,6 +84,7 @@ DETR_MODELS: dict[str, DetrConfig] = {
     "detr-r50-dc5-panoptic": replace(_DETR, dilated=True, masks=True),
     "detr-r101-panoptic": replace(_DETR, backbone="resnet101", masks=True),
     "detr-mobilenetv2": replace(_EDGE, backbone="mobilenetv2_100"),
+    "detr-mobilenetv2-dc5": replace(_EDGE, backbone="mobilenetv2_100", dilated=True),
     "detr-efficientvit-b0": replace(_EDGE, backbone="efficientvit_b0"),
     "detr-repvit-m0-9": replace(_EDGE, backbone="repvit_m0_9"),
 }

@@ -15,6 +15,9 @@ from detrx.errors import ConfigError
 from detrx.losses.config import LossConfig
 from detrx.train.ranges import check_choice, check_range, check_type
 
+USUAL_MODEL = "rt-n"
+"""What is trained where nothing says otherwise."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -22,8 +25,8 @@ class TrainConfig:
 
     data: Positional[str] = ""
     """Folder of the data set (COCO, Roboflow or coco_<split>.json layout)."""
-    model: str = "rt-n"
-    """Name in the zoo: rt-n, rt-s, rt-m, rt-l, rt-x, ..."""
+    model: str = ""
+    """Name in the zoo: rt-n, rt-s, rt-m, rt-l, rt-x, detr-r50, ... Empty: that of the weights, else rt-n."""
     out: str = ""
     """Run folder; empty: runs/<data>-<model>, numbered."""
     resume: str = ""
@@ -73,6 +76,12 @@ class TrainConfig:
     no_object: Optional[bool] = None
     """Of the detr family: the class head has a column for "no object" and learns by cross-entropy; False: a sigmoid for
     each class, which learns as the rt family's. None: as the model has it."""
+    groups: Optional[int] = None
+    """Of the detr family: sets of queries that learn side by side, the first of which answers in use (Group DETR)."""
+    encoder_head: Optional[bool] = None
+    """Of the detr family without ``no_object``: the encoder's cells answer too in training."""
+    dropout: Optional[float] = None
+    """Of the detr family: share of what attention and feed-forward nets drop in training."""
 
     lr: Optional[float] = None
     """Highest learning rate of everything but the backbone; None: 0.1024 / width and at most 8e-4, as for rt-n (rt-s:
@@ -84,7 +93,9 @@ class TrainConfig:
     warmup: float = 0.05
     """Share of the run in which the rate rises from 0."""
     flat: float = 0.45
-    """Share of the run after the warm-up in which the rate stays at its height; then half a cosine."""
+    """Share of the run after the warm-up in which the rate stays at its height; then it falls as ``fall`` says."""
+    fall: Literal["cosine", "step"] = "cosine"
+    """How the rate falls to ``final_lr``: along half a cosine to the end of the run, or at once."""
     final_lr: float = 0.02
     """Rate at the end as a share of the highest."""
     clip: float = 0.1
@@ -104,6 +115,9 @@ class TrainConfig:
     freeze_stages: Optional[int] = None
     """Stages of the backbone, from the picture on, that do not learn; the stem goes with the first. None: 2 where the
     backbone starts from weights and there are fewer than 2,000 training pictures, else 0."""
+
+    learn: Tuple[str, ...] = ()
+    """Only weights whose names begin so learn, as mask_head; the rest is frozen. Empty: all learn."""
 
     amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
     """Half precision; auto: bf16 on CUDA with compute capability >= 8 and on a CPU that multiplies it, fp16 on older
@@ -146,16 +160,18 @@ class TrainConfig:
 # The type of each setting by name: annotations cannot be read back on every Python without evaluating them.
 _TYPES: Dict[str, Any] = {
     **dict.fromkeys(("data", "model", "out", "resume", "train_split", "val_split"), str),
-    **dict.fromkeys(("backbone_weights", "weights", "amp", "device"), str),
+    **dict.fromkeys(("backbone_weights", "weights", "amp", "device", "fall"), str),
     **dict.fromkeys(("backbone", "backbone_padding"), (str, None)),
     **dict.fromkeys(
-        ("epochs", "batch", "queries", "hidden", "decoder_layers", "workers", "freeze_stages"), (int, None)
+        ("epochs", "batch", "queries", "groups", "hidden", "decoder_layers", "workers", "freeze_stages"),
+        (int, None),
     ),
-    **dict.fromkeys(("minutes", "lr"), (float, None)),
+    **dict.fromkeys(("minutes", "lr", "dropout"), (float, None)),
     "processes": (int, str),
     "canvas": Tuple[int, int],
     "levels": (Tuple[int, ...], None),
-    **dict.fromkeys(("freeze_norm", "no_object"), (bool, None)),
+    "learn": Tuple[str, ...],
+    **dict.fromkeys(("freeze_norm", "no_object", "encoder_head"), (bool, None)),
     **dict.fromkeys(("accumulate", "repeat", "threads"), int),
     **dict.fromkeys(("seed", "eval_every", "patience"), int),
     **dict.fromkeys(("backbone_lr_ratio", "weight_decay", "warmup", "flat", "final_lr", "clip"), float),
@@ -172,6 +188,8 @@ _RANGES: Dict[str, Tuple[float, float]] = {
     "batch": (1, 65_536),
     "accumulate": (1, 65_536),
     "queries": (1, 10_000),
+    "groups": (1, 64),
+    "dropout": (0, 0.99),
     "hidden": (32, 4096),
     "decoder_layers": (1, 24),
     "lr": (1e-9, 10),
@@ -200,6 +218,7 @@ def _check_words(config: TrainConfig) -> None:
     if isinstance(config.processes, str):
         check_choice("processes", config.processes, ("auto",))
     check_choice("amp", config.amp, ("auto", "bf16", "fp16", "off"))
+    check_choice("fall", config.fall, ("cosine", "step"))
     if config.device not in ("auto", "cpu", "cuda") and not config.device.startswith("cuda:"):
         raise ConfigError(f"[config] device must be auto, cpu, cuda or cuda:N, found {config.device!r}")
     for side in config.canvas:

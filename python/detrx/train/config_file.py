@@ -27,13 +27,13 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def read_config(path: Path) -> TrainConfig:
-    """Read a settings file.
+def read_config(path: Path, *, base: TrainConfig | None = None) -> TrainConfig:
+    """Read a settings file, over the settings ``base``.
 
     Raises:
         ConfigError: no YAML mapping, an unknown key (the nearest one is named), or a value that does not fit.
     """
-    return config_from(read_settings(path))
+    return config_from(read_settings(path), base=base)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -61,28 +61,39 @@ def read_settings(path: Path) -> dict[str, Any]:
     return found
 
 
-def config_from(found: dict[str, Any]) -> TrainConfig:
-    """Make settings from a mapping, as a file or a checkpoint holds it.
+def config_from(found: dict[str, Any], *, base: TrainConfig | None = None) -> TrainConfig:
+    """Make settings from a mapping, as a file or a checkpoint holds it; what it leaves out is as in ``base``.
 
     Raises:
         ConfigError: an unknown key or a value that does not fit.
     """
-    return _build(TrainConfig, found, where="")
+    base = base or TrainConfig()
+    if found.get("epochs") is not None or found.get("minutes") is not None:
+        base = without_length(base)
+    return _build(base, found, where="")
 
 
-def _build(kind: type[T], found: Any, *, where: str) -> T:
+def without_length(config: TrainConfig) -> TrainConfig:
+    """The settings without epochs and minutes, of which another one is given."""
+    return dataclasses.replace(config, epochs=None, minutes=None)
+
+
+def _build(base: T, found: Any, *, where: str) -> T:
     if not isinstance(found, dict):
         raise ConfigError(f"[config] {where.rstrip('.')} must hold keys and values, found {found!r}")
-    hints = get_type_hints(kind)
+    hints = get_type_hints(type(base))
     for key in found:
         if key not in hints:
             raise ConfigError(_unknown(str(key), tuple(hints), where))
-    values = {key: _value(value, hints[key], where=f"{where}{key}") for key, value in found.items()}
+    values = {
+        key: _value(value, hints[key], getattr(base, key), where=f"{where}{key}")
+        for key, value in found.items()
+    }
     if where:  # the settings at the top check themselves
         for key, value in values.items():
             _check(f"{where}{key}", value, hints[key])
     try:
-        return kind(**values)
+        return dataclasses.replace(base, **values)  # type: ignore[type-var]
     except ConfigError:
         raise
     except (TypeError, ValueError) as error:
@@ -108,10 +119,10 @@ def _unknown(key: str, valid: tuple[str, ...], where: str) -> str:
     return f"[config] {where}{key} is no setting; the nearest is {where}{near[0]}"
 
 
-def _value(value: Any, hint: Any, *, where: str) -> Any:
+def _value(value: Any, hint: Any, base: Any, *, where: str) -> Any:
     """Bring what YAML can say to what the field holds: lists to tuples, mappings to dataclasses, 1 to 1.0."""
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _build(hint, value, where=where + ".")
+        return _build(base, value, where=where + ".")
     kinds = [hint, *get_args(hint)]
     if isinstance(value, list) and any(get_origin(kind) is tuple for kind in kinds):
         inside = get_args(next(kind for kind in kinds if get_origin(kind) is tuple))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from detrx.errors import ConfigError
-from detrx.train.config import TrainConfig
+from detrx.train.config import USUAL_MODEL, TrainConfig
 
 STATE = "last.safetensors"
 BEST = "best.safetensors"
@@ -56,7 +56,8 @@ def _state_at(path: Path) -> Path:
 
 def _default_folder(config: TrainConfig) -> Path:
     """runs/<data>-<model>: the newest where a run is to be resumed, else the next free number."""
-    words = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{Path(config.data).resolve().name or 'data'}-{config.model}")
+    model = config.model or Path(config.weights).stem or USUAL_MODEL
+    words = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{Path(config.data).resolve().name or 'data'}-{model}")
     names = [Path("runs") / (words if n == 1 else f"{words}-{n}") for n in range(1, 10_000)]
     free = next(i for i, path in enumerate(names) if not path.exists())
     return names[free - 1] if config.resume == "auto" and free else names[free]

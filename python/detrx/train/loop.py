@@ -158,7 +158,9 @@ class Trainer:
         self.model = model.to(device)
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)
-        freeze(self.model, norm=bool(config.freeze_norm), stages=config.freeze_stages or 0)
+        freeze(
+            self.model, norm=bool(config.freeze_norm), stages=config.freeze_stages or 0, learn=config.learn
+        )
         self.ema = Ema(self.model)
         self.optimizer = make_optimizer(self.model, config)
         self.loss = loss
@@ -193,9 +195,10 @@ class Trainer:
         """
         config = self.config
         self._reseed()
-        height = set_rate(
-            self.optimizer, rate(progress, warmup=config.warmup, flat=config.flat, final=config.final_lr)
+        share = rate(
+            progress, warmup=config.warmup, flat=config.flat, final=config.final_lr, fall=config.fall
         )
+        height = set_rate(self.optimizer, share)
         counts = self.team.counts(batch.targets.counts, batch=config.batch or 0)
         terms = self._backward_within_memory(self._ready(batch, counts, progress), counts)
         if terms is None:

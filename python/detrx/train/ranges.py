@@ -14,6 +14,7 @@ _WORDS = {
     bool: "true or false",
     Tuple[int, int]: "two whole numbers (height, width)",
     Tuple[int, ...]: "whole numbers",
+    Tuple[str, ...]: "words",
 }
 
 
@@ -31,6 +32,8 @@ def _fits(value: Any, wanted: Any) -> bool:
     if wanted in (Tuple[int, int], Tuple[int, ...]):
         long_enough = isinstance(value, tuple) and (len(value) == 2 or wanted == Tuple[int, ...])
         return long_enough and all(_is_whole(one) for one in value)
+    if wanted == Tuple[str, ...]:
+        return isinstance(value, tuple) and all(isinstance(one, str) for one in value)
     return isinstance(value, wanted)
 
 

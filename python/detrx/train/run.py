@@ -17,14 +17,15 @@ from detrx.data.leaks import leaks
 from detrx.errors import CheckpointError, ConfigError
 from detrx.models.checkpoint import load_model
 from detrx.models.zoo import Model, ModelConfig, RtConfig, build, config_for
-from detrx.train.config import TrainConfig
-from detrx.train.config_file import differences, to_yaml
+from detrx.train.config import USUAL_MODEL, TrainConfig
+from detrx.train.config_file import differences, to_yaml, without_length
 from detrx.train.course import Plan, RunResult, agree, follow, make_trainer, take_part
 from detrx.train.defaults import OPEN, fill, settled
 from detrx.train.distributed import Team, is_first, joined, local_rank, world
 from detrx.train.folder import BEST, CONFIG, UNTAKEN, RunFolder, choose_folder
 from detrx.train.launch import check_shares, count_processes, team_of, threads_each
 from detrx.train.loop import Trainer
+from detrx.train.recipes import recipe_for
 from detrx.train.report import Report
 from detrx.train.setup import (
     Data,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 def train(
     config: TrainConfig | None = None,
     *,
+    recipe: str | None = None,
     data: str | Path | None = None,
     model: str | None = None,
     out: str | Path | None = None,
@@ -67,10 +69,12 @@ def train(
 ) -> RunResult:
     """Train a detector on a COCO data set.
 
-    The keywords are the settings most often given; they win over those in ``config``, which has all of them.
+    The keywords are the settings most often given; they win over those in ``config``, which has all of them, or over
+    those of ``recipe``.
 
     Args:
         config: every setting, see TrainConfig.
+        recipe: the name of one of train.recipes.RECIPES, in place of ``config``.
         extra_transform: a torchvision.transforms.v2 transform for each training picture and its boxes, after detrx's
             own; see detrx.data.transforms.ExtraTransform. Give it again with ``resume``: no file holds it.
         quiet: say nothing; the log files are written all the same.
@@ -101,9 +105,20 @@ def train(
     }
     changes: dict[str, Any] = {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
     changes = {k: v for k, v in changes.items() if v is not None}
+    if recipe is not None:
+        config = _begin(recipe, config, has_length=epochs is not None or minutes is not None)
     whole = dataclasses.replace(config or TrainConfig(), **changes)
     with Report(quiet=quiet or not is_first()) as report:
         return run(whole, report, extra_transform=extra_transform)
+
+
+def _begin(recipe: str, config: TrainConfig | None, *, has_length: bool) -> TrainConfig:
+    if config is not None:
+        raise ConfigError(
+            "[train] give config or recipe, not both; dataclasses.replace changes a recipe's settings"
+        )
+    found = recipe_for(recipe)
+    return without_length(found) if has_length else found
 
 
 def run(config: TrainConfig, report: Report, *, extra_transform: ExtraTransform | None = None) -> RunResult:
@@ -142,16 +157,19 @@ def _lead(
     team: Team | None = None,
 ) -> RunResult:
     """Decide all that is to be decided, gather the other processes (unless ``team`` has them), and train with them."""
-    config_for(asked.model)  # a name that is wrong must not leave a folder behind
+    if not asked.weights:
+        config_for(asked.model or USUAL_MODEL)  # a name that is wrong must not leave a folder behind
     path, state = choose_folder(asked)
     data = open_data(asked, masks=learns_masks(asked, state))
     with RunFolder(path) as folder:
         saved = read_state(state) if state else None
-        config = _choose(_settle(asked, saved), data.train, report)
-        config = _with_processes(config, device, extra_transform, team)
+        config = _settle(asked, saved)
         start = load_model(Path(config.weights)) if config.weights and not saved else None
         before = saved.checkpoint.info if saved else start[1] if start else None
-        shape = model_config(config, _shape_before(config, saved, start))
+        base = _shape_before(config, saved, start)
+        config = _choose(_named(config, base), base, data.train, report)
+        config = _with_processes(config, device, extra_transform, team)
+        shape = model_config(config, base)
         info = describe(config, data.train, masks=isinstance(shape, RtConfig) and shape.masks, before=before)
         if extra_transform is not None:
             report.say(f"extra transform: {extra_transform!r}")
@@ -180,11 +198,27 @@ def _shape_before(
     return start[0].config if start else None
 
 
+def _named(config: TrainConfig, base: ModelConfig | None) -> TrainConfig:
+    """The run's model by its name: weights say of which model they are.
+
+    Raises:
+        ConfigError: another family was asked for.
+    """
+    if base is None:
+        return dataclasses.replace(config, model=config.model or USUAL_MODEL)
+    if config.model not in ("", base.name) and not isinstance(config_for(config.model), type(base)):
+        raise ConfigError(
+            f"[train] the weights {config.weights} are of {base.name}, found model {config.model}; leave it out"
+        )
+    return dataclasses.replace(config, model=base.name)
+
+
 def _settle(config: TrainConfig, saved: Saved | None) -> TrainConfig:
     """Fill in what depends on other settings, and on those of the run that goes on."""
     changes: dict[str, Any] = {}
     if saved:
         before = saved.config
+        changes["model"] = config.model or before.model
         if config.epochs is None and config.minutes is None:
             changes.update(epochs=before.epochs, minutes=before.minutes)
         if not (
@@ -198,10 +232,10 @@ def _settle(config: TrainConfig, saved: Saved | None) -> TrainConfig:
     return dataclasses.replace(config, **changes)
 
 
-def _choose(config: TrainConfig, train_set: Dataset, report: Report) -> TrainConfig:
-    """Fill in the rest from the data, and say so."""
+def _choose(config: TrainConfig, base: ModelConfig | None, train_set: Dataset, report: Report) -> TrainConfig:
+    """Fill in the rest from the data and the model, and say so."""
     most = max(len(image.labels) for image in train_set.images)
-    chosen = fill(config, config_for(config.model), pictures=len(train_set), most=most)
+    chosen = fill(config, base or config_for(config.model), pictures=len(train_set), most=most)
     changes = {key: new for key, (_, new) in differences(config, chosen).items()}
     if changes:
         words = ", ".join(f"{key} {value}" for key, value in changes.items())
@@ -253,6 +287,8 @@ def _make_trainer(
         report.say(f"what was not taken whole, and why, is in {folder.file(UNTAKEN)}; it begins with")
         for line in moved.table().splitlines()[:5]:
             report.say(f"  {line}")
+    if (config.freeze_stages or config.learn) and not (saved or config.weights or config.backbone_weights):
+        report.say("warning: what is frozen keeps random weights; give --weights or --backbone-weights")
     return make_trainer(plan, model, classes=classes, device=device, team=team)
 
 

@@ -10,19 +10,22 @@ import time
 from dataclasses import dataclass, field
 
 
-def rate(progress: float, *, warmup: float, flat: float, final: float) -> float:
+def rate(progress: float, *, warmup: float, flat: float, final: float, fall: str = "cosine") -> float:
     """The learning rate as a share of its height, in [0, 1].
 
     Rises in a line from a hundredth over the first ``warmup`` share, stays at 1 for the next ``flat``
-    share and falls along half a cosine to ``final`` at the end (flat cosine: RTMDet, https://arxiv.org/abs/2212.07784).
+    share and falls along half a cosine to ``final`` at the end (flat cosine: RTMDet, https://arxiv.org/abs/2212.07784),
+    or with the fall "step" to ``final`` at once (the first DETR).
     """
     if progress < warmup:
         return max(progress / warmup, 0.01)
     start = warmup + flat
     if progress < start or start >= 1:
         return 1.0
-    fall = (min(progress, 1.0) - start) / (1 - start)
-    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * fall))
+    if fall == "step":
+        return final
+    fallen = (min(progress, 1.0) - start) / (1 - start)
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * fallen))
 
 
 def ema_decay(progress: float, *, decay: float, ramp: float) -> float:

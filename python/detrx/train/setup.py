@@ -35,6 +35,7 @@ from detrx.types import ModelInfo
 USUAL_STEPS = 3000
 """A run without a length gets about so many optimiser steps: a DETR learns little in fewer."""
 FEWEST_EPOCHS, MOST_EPOCHS = 12, 400
+_DETR_ONLY = ("no_object", "groups", "encoder_head", "dropout")
 
 
 def choose_device(name: str, *, local: int | None = None) -> torch.device:
@@ -126,7 +127,7 @@ def _detr_config(config: TrainConfig, base: DetrConfig) -> DetrConfig:
     for name in ("levels", "backbone_padding", "masks"):
         if getattr(config, name):
             raise ConfigError(f"[train] {name} is for the rt family, found it with {base.name}; leave it out")
-    names = ("backbone", "queries", "decoder_layers", "hidden", "no_object")
+    names = ("backbone", "queries", "decoder_layers", "hidden", *_DETR_ONLY)
     changes = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
     if config.hidden is not None:
         changes["feedforward"] = base.feedforward * config.hidden // base.hidden
@@ -135,10 +136,11 @@ def _detr_config(config: TrainConfig, base: DetrConfig) -> DetrConfig:
 
 
 def _rt_config(config: TrainConfig, base: RtConfig) -> RtConfig:
-    if config.no_object is not None:
-        raise ConfigError(
-            f"[train] no_object is for the detr family, found it with {base.name}; leave it out"
-        )
+    for name in _DETR_ONLY:
+        if getattr(config, name) is not None:
+            raise ConfigError(
+                f"[train] {name} is for the detr family, found it with {base.name}; leave it out"
+            )
     wanted: dict[str, Any] = {
         "backbone": config.backbone,
         "backbone_padding": config.backbone_padding,
