@@ -137,9 +137,7 @@ def test_a_part_learns_on_frozen_weights(settings: TrainConfig, tmp_path: Path) 
     }
     assert moved == {key for key in before.state_dict() if key.startswith("bbox_embed.")}
     with pytest.raises(ConfigError, match="found 'mask_head'; this model's are backbone, bbox_embed"):
-        train(
-            dataclasses.replace(frozen, learn=("mask_head",), out=str(tmp_path / "other")), quiet=True
-        )
+        train(dataclasses.replace(frozen, learn=("mask_head",), out=str(tmp_path / "other")), quiet=True)
 
 
 def test_what_helps_in_training_leaves_the_answers_alone(settings: TrainConfig) -> None:

@@ -26,9 +26,7 @@ def test_the_paper_s_numbers() -> None:
     assert (paper.epochs, paper.weight_decay, paper.clip, paper.ema_decay) == (300, 1e-4, 0.1, 0)
 
     def at(epoch: int) -> float:
-        return rate(
-            epoch / 300, warmup=paper.warmup, flat=paper.flat, final=paper.final_lr, fall=paper.fall
-        )
+        return rate(epoch / 300, warmup=paper.warmup, flat=paper.flat, final=paper.final_lr, fall=paper.fall)
 
     assert [at(0), at(199), at(201), at(299)] == [1, 1, pytest.approx(0.1), pytest.approx(0.1)]
     shape = model_config(paper)

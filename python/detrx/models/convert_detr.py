@@ -197,7 +197,8 @@ def _plain_resnet(key: str) -> str:
 
 
 def _counts(key: str) -> bool:
-    return not key.endswith("num_batches_tracked")
+    """Whether a tensor is part of what the model answers, and not what training alone reads."""
+    return not key.endswith("num_batches_tracked") and not key.startswith("aids.")
 
 
 def _refuse_ours(model: Detr) -> None:

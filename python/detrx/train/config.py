@@ -59,7 +59,7 @@ class TrainConfig:
     backbone_weights: str = ""
     """File with the backbone's pretrained weights (a state dict: .pth or .safetensors)."""
     weights: str = ""
-    """Whole-detector checkpoint to start from; heads of other classes start afresh."""
+    """Whole-detector checkpoint to start from, or a published name as detr-r50; heads of other classes start afresh."""
     levels: Optional[Tuple[int, ...]] = None
     """Strides of the feature maps that the decoder looks at, as 8 16 32; fewer are faster. None: the model's own, but
     halved where they start at 16 and the canvas is at most 448."""

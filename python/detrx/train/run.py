@@ -15,6 +15,7 @@ import detrx
 from detrx.data.coco import Dataset
 from detrx.data.leaks import leaks
 from detrx.errors import CheckpointError, ConfigError
+from detrx.models import hub
 from detrx.models.checkpoint import load_model
 from detrx.models.zoo import Model, ModelConfig, RtConfig, build, config_for
 from detrx.train.config import USUAL_MODEL, TrainConfig
@@ -164,7 +165,7 @@ def _lead(
     with RunFolder(path) as folder:
         saved = read_state(state) if state else None
         config = _settle(asked, saved)
-        start = load_model(Path(config.weights)) if config.weights and not saved else None
+        start = load_model(hub.local(config.weights)) if config.weights and not saved else None
         before = saved.checkpoint.info if saved else start[1] if start else None
         base = _shape_before(config, saved, start)
         config = _choose(_named(config, base), base, data.train, report)
