@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrx.models.config import DetrConfig
 from detrx.models.queries import QuerySelection
 from detrx.tensors import Outputs
+
+_NOTHING = -20.0
+"""A class logit whose sigmoid no loss sees."""
 
 
 class Aids(nn.Module):
@@ -36,7 +40,10 @@ class Aids(nn.Module):
             return None
         height, width = memory.shape[-2:]
         chosen = self.cells.select(memory.flatten(2).transpose(1, 2), [(height, width)])
-        return Outputs(chosen.logits[None], chosen.boxes.sigmoid()[None])
+        # Of few cells, the rest are as queries that saw nothing, which no loss moves.
+        rest = (0, 0, 0, self.cells.queries - chosen.logits.shape[1])
+        logits = F.pad(chosen.logits, rest, value=_NOTHING)
+        return Outputs(logits[None], F.pad(chosen.boxes, rest).sigmoid()[None])
 
 
 def by_group(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:

@@ -104,22 +104,21 @@ def train(
         "resume": resume,
         "processes": processes,
     }
-    changes: dict[str, Any] = {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
-    changes = {k: v for k, v in changes.items() if v is not None}
-    if recipe is not None:
-        config = _begin(recipe, config, has_length=epochs is not None or minutes is not None)
-    whole = dataclasses.replace(config or TrainConfig(), **changes)
     with Report(quiet=quiet or not is_first()) as report:
-        return run(whole, report, extra_transform=extra_transform)
+        return run(_settings(config, recipe, given), report, extra_transform=extra_transform)
 
 
-def _begin(recipe: str, config: TrainConfig | None, *, has_length: bool) -> TrainConfig:
-    if config is not None:
+def _settings(config: TrainConfig | None, recipe: str | None, given: dict[str, Any]) -> TrainConfig:
+    """What is given over the settings or the recipe."""
+    if config is not None and recipe is not None:
         raise ConfigError(
             "[train] give config or recipe, not both; dataclasses.replace changes a recipe's settings"
         )
-    found = recipe_for(recipe)
-    return without_length(found) if has_length else found
+    base = config or (recipe_for(recipe) if recipe is not None else TrainConfig())
+    changes = {k: str(v) if isinstance(v, Path) else v for k, v in given.items() if v is not None}
+    if recipe is not None and ("epochs" in changes or "minutes" in changes):
+        base = without_length(base)
+    return dataclasses.replace(base, **changes)
 
 
 def run(config: TrainConfig, report: Report, *, extra_transform: ExtraTransform | None = None) -> RunResult:
