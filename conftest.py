@@ -51,7 +51,13 @@ def has_network() -> bool:
     return True
 
 
+def has_browser() -> bool:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return any(map(shutil.which, names)) and shutil.which("chromedriver") is not None
+
+
 PROBES = {
+    "browser": has_browser,
     "cuda": has_cuda,
     "data": lambda: find_shared_data().is_dir(),
     "network": has_network,

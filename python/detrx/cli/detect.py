@@ -6,20 +6,21 @@ from typing import Sequence
 
 import tyro
 
-from detrx.cli.live_line import LiveLine, announce
-from detrx.cli.options import source_first
+from detrx.cli.live_line import LiveLine, announce, announce_page
+from detrx.cli.options import source_first, web_alone
 from detrx.live.job import DetectConfig, detect
+from detrx.live.web import DEFAULT
 
 
 def run(args: Sequence[str]) -> int:
     config = tyro.cli(
         DetectConfig,
-        args=source_first(args),
+        args=web_alone(source_first(args), default=DEFAULT),
         prog="detrx detect",
         config=(tyro.conf.PositionalRequiredArgs,),
     )
     with LiveLine() as line:
-        report = detect(config, on_ready=announce, on_frame=line.update)
+        report = detect(config, on_ready=announce, on_frame=line.update, on_page=announce_page)
     loop = report.loop
     print(
         f"{loop.frames} frames, {loop.objects} objects, {loop.times.milliseconds('frame'):.1f} ms a frame (p50), "

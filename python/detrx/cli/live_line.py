@@ -49,6 +49,11 @@ def announce(detector: Detector) -> None:
     print(f"detrx {detrx.__version__} | {detector.describe()}", flush=True)
 
 
+def announce_page(url: str) -> None:
+    """Where to look; printed once, since it may hold the token."""
+    print(f"look at {url}  (Ctrl-C ends)", flush=True)
+
+
 def say(frame: Frame, found: Detections, times: FrameTimes) -> str:
     """Frame, milliseconds and what is in it: "frame 12 | 9.8 ms | 2 disc, 1 star"."""
     first, last = STAGES.index("letterbox"), STAGES.index("finish")

@@ -15,7 +15,7 @@ from detrx.errors import DetrxError, pip_install
 COMMANDS: Dict[str, Tuple[str, str]] = {
     "demo": ("detrx.cli.demo", "see it work: no network, GPU or camera needed, under a minute"),
     "detect": ("detrx.cli.detect", "find objects in pictures, folders, videos, cameras, streams"),
-    "webcam": ("detrx.cli.webcam", "the same in a window, live"),
+    "webcam": ("detrx.cli.webcam", "the same in a window or, with --web, in a browser, live"),
     "train": ("detrx.cli.train", "train a model on your own pictures"),
     "eval": ("detrx.cli.eval", "score a model on a data set: the COCO numbers, curves, worst pictures"),
     "explain": ("detrx.cli.explain", "what a model looks at: attention, sampling points, its queries"),

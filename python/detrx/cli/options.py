@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import List, Optional, Sequence, Tuple
 
 from detrx.errors import ConfigError
@@ -36,3 +37,16 @@ def source_first(args: Sequence[str]) -> List[str]:
     """
     rest, source = take_option(args, "--source")
     return rest if source is None else [source, *rest]
+
+
+PLACE = re.compile(r"(\[[0-9a-fA-F:]+\]|[\w.-]*):\d{1,5}")
+
+
+def web_alone(args: Sequence[str], *, default: str) -> List[str]:
+    """``--web`` may stand alone: what follows is its HOST:PORT only where it looks like one."""
+    rest: List[str] = []
+    for item, behind in zip(args, [*args[1:], ""]):
+        rest.append(item)
+        if item == "--web" and not PLACE.fullmatch(behind):
+            rest.append(default)
+    return rest

@@ -7,10 +7,11 @@ from typing import Sequence
 
 import tyro
 
-from detrx.cli.live_line import announce, say
-from detrx.cli.options import source_first
+from detrx.cli.live_line import announce, announce_page, say
+from detrx.cli.options import source_first, web_alone
 from detrx.live.job import WatchConfig, watch
 from detrx.live.loop import FrameTimes
+from detrx.live.web import DEFAULT
 from detrx.types import Detections, Frame
 
 
@@ -27,8 +28,12 @@ class _Lines:
 
 
 def run(args: Sequence[str]) -> int:
-    config = tyro.cli(WatchConfig, args=source_first(args), prog="detrx webcam")
-    report = watch(config, on_ready=announce, on_frame=None if config.window else _Lines().update)
+    given = web_alone(source_first(args), default=DEFAULT)
+    config = tyro.cli(WatchConfig, args=given, prog="detrx webcam")
+    prints = not config.window and config.web is None
+    report = watch(
+        config, on_ready=announce, on_frame=_Lines().update if prints else None, on_page=announce_page
+    )
     print(
         f"{report.frames} frames at {report.fps:.1f}/s, {report.times.milliseconds('frame'):.1f} ms each (p50), "
         f"{report.dropped} dropped because the model was busy"

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, List, Optional, Tuple
+from typing import Callable, List, Optional, Tuple, Union
 
 from tyro.conf import Positional
 
 from detrx.detector import Detector
 from detrx.errors import ConfigError, SourceError
 from detrx.live.frames import Source, redact
-from detrx.live.loop import LoopReport, OnFrame, run
-from detrx.live.sink import CocoSink, JsonLinesSink, PictureSink, Sink, VideoSink, WindowSink, why_no_window
+from detrx.live.loop import FrameTimes, LoopReport, OnFrame, run
+from detrx.live.send import SendSink
+from detrx.live.sink import (
+    CocoSink,
+    CsvSink,
+    JsonLinesSink,
+    PictureSink,
+    Sink,
+    VideoSink,
+    WindowSink,
+    why_no_window,
+)
 from detrx.live.source import open_source
+from detrx.live.web import LEAST, PageConfig, WebPage
+from detrx.types import Detections, Frame
 
 OnReady = Callable[[Detector], None]
-KINDS = ("pictures", "video", "jsonl", "coco")
+OnPage = Callable[[str], None]
+"""Told of the address to open."""
+KINDS = ("pictures", "video", "jsonl", "csv", "coco")
 
 
 @dataclass(frozen=True)
@@ -41,7 +56,7 @@ class DetectConfig:
     out: Optional[Path] = None
     """Folder to write to; else the next free runs/detect, runs/detect-2, ..."""
     save: Tuple[str, ...] = ()
-    """Any of: pictures video jsonl coco. Without it: pictures or video, as the source is, and jsonl."""
+    """Any of: pictures video jsonl csv coco. Without it: pictures or video, as the source is, and jsonl."""
     threshold: float = 0.3
     """The least score, in [0, 1]."""
     device: str = "auto"
@@ -52,6 +67,12 @@ class DetectConfig:
     """Stop after so many frames."""
     timeout: float = 5.0
     """Seconds to wait for a camera or stream."""
+    send: Optional[str] = None
+    """Send the pictures on as H.264 through GStreamer: udp://HOST:PORT, or rtsp://SERVER/PATH."""
+    web: Optional[str] = None
+    """Serve a page to watch at HOST:PORT; --web alone is 127.0.0.1:8080."""
+    page: PageConfig = field(default_factory=PageConfig)
+    """Of --web."""
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.save) - set(KINDS))
@@ -80,13 +101,22 @@ class WatchConfig:
     """Stop after so many frames."""
     timeout: float = 5.0
     """Seconds to wait for the camera."""
+    web: Optional[str] = None
+    """In place of the window, serve a page at HOST:PORT; --web alone is 127.0.0.1:8080, and 0.0.0.0:8080 lets in
+    other machines that have the token."""
+    page: PageConfig = field(default_factory=PageConfig)
+    """Of --web."""
 
     def __post_init__(self) -> None:
         _check_frames("webcam", self.frames)
 
 
 def detect(
-    config: DetectConfig, *, on_ready: Optional[OnReady] = None, on_frame: Optional[OnFrame] = None
+    config: DetectConfig,
+    *,
+    on_ready: Optional[OnReady] = None,
+    on_frame: Optional[OnFrame] = None,
+    on_page: Optional[OnPage] = None,
 ) -> DetectReport:
     """Run a model over a source and write what it finds.
 
@@ -94,17 +124,15 @@ def detect(
         config: what to do.
         on_ready: told of the detector before the first frame.
         on_frame: told of each frame.
+        on_page: told where ``config.web`` is served.
 
     Raises:
         ConfigError: an unknown model or setting.
         SourceError: the source cannot be opened or read, or the folder not written to.
     """
-    detector = Detector(
-        config.model, device=config.device, threads=config.threads, threshold=config.threshold
-    )
-    with detector, open_source(config.source, timeout=config.timeout) as source:
-        if on_ready is not None:
-            on_ready(detector)
+    with ExitStack() as stack:
+        detector, page = _open(config, stack, on_ready, on_page)
+        source = stack.enter_context(open_source(config.source, timeout=config.timeout))
         folder = config.out if config.out is not None else free_folder(Path("runs/detect"))
         kinds = config.save or (("pictures" if source.fps is None else "video"), "jsonl")
         try:
@@ -114,41 +142,94 @@ def detect(
             raise SourceError(
                 f"[detect] {folder} cannot be written to: {error}; give another with --out"
             ) from error
-        report = run(detector, source, sinks=sinks, limit=config.frames, on_frame=on_frame)
+        if config.send is not None:
+            sinks.append(SendSink(config.send, fps=source.fps))
+        tell = _tell(page, source, on_frame, config.threshold)
+        report = run(detector, source, sinks=sinks, limit=config.frames, show=config.threshold, on_frame=tell)
     return DetectReport(report, folder, tuple(files))
 
 
 def watch(
-    config: WatchConfig, *, on_ready: Optional[OnReady] = None, on_frame: Optional[OnFrame] = None
+    config: WatchConfig,
+    *,
+    on_ready: Optional[OnReady] = None,
+    on_frame: Optional[OnFrame] = None,
+    on_page: Optional[OnPage] = None,
 ) -> LoopReport:
-    """Show a source with what a model finds in it, in a window, until q, Escape or Ctrl-C.
+    """Show a source with what a model finds in it, in a window or a web page, until q, Escape or Ctrl-C.
 
     Args:
         config: what to do.
         on_ready: told of the detector before the first frame.
         on_frame: told of each frame.
+        on_page: told where ``config.web`` is served.
 
     Raises:
         ConfigError: no window can be opened here; the message says how to look without one.
         SourceError: the source cannot be opened or read.
     """
-    reason = why_no_window() if config.window else None
+    window = config.window and config.web is None
+    reason = why_no_window() if window else None
     if reason is not None:
         raise ConfigError(
-            f"[webcam] no window: {reason}. To look without one: `detrx webcam {redact(config.source)} --no-window` "
-            f"prints what is seen, `detrx detect {redact(config.source)} --frames 300` writes a video; "
-            f"over ssh, `ssh -X` lends your display"
+            f"[webcam] no window: {reason}. To look without one: `detrx webcam {redact(config.source)} --web` "
+            f"shows it in a browser, `--no-window` prints what is seen; "
+            f"`detrx detect {redact(config.source)} --frames 300` writes a video"
         )
-    detector = Detector(
-        config.model, device=config.device, threads=config.threads, threshold=config.threshold
-    )
-    with detector:
-        detector.warmup(runs=1)
-        if on_ready is not None:
-            on_ready(detector)
+    with ExitStack() as stack:
+        detector, page = _open(config, stack, on_ready, on_page)
         source = open_source(config.source, timeout=config.timeout)
-        sinks = [WindowSink(f"detrx - {source.name} - q ends")] if config.window else []
-        return run(detector, source, sinks=sinks, limit=config.frames, on_frame=on_frame)
+        sinks = [WindowSink(f"detrx - {source.name} - q ends")] if window else []
+        tell = _tell(page, source, on_frame, config.threshold)
+        return run(detector, source, sinks=sinks, limit=config.frames, show=config.threshold, on_frame=tell)
+
+
+def _open(
+    config: Union[DetectConfig, WatchConfig],
+    stack: ExitStack,
+    on_ready: Optional[OnReady],
+    on_page: Optional[OnPage],
+) -> Tuple[Detector, Optional[WebPage]]:
+    """The detector and, where one is wanted, the page, before the source: it can be seen to connect."""
+    least = config.threshold if config.web is None else min(config.threshold, LEAST)
+    detector = stack.enter_context(
+        Detector(config.model, device=config.device, threads=config.threads, threshold=least)
+    )
+    if isinstance(config, WatchConfig):
+        detector.warmup(runs=1)
+    if on_ready is not None:
+        on_ready(detector)
+    if config.web is None:
+        return detector, None
+    page = WebPage(
+        config.web,
+        names=detector.info.names,
+        threshold=config.threshold,
+        least=least,
+        title=redact(config.source),
+        model=detector.describe(),
+        config=config.page,
+    )
+    stack.enter_context(page)
+    if on_page is not None:
+        on_page(page.url)
+    return detector, page
+
+
+def _tell(
+    page: Optional[WebPage], source: Source, on_frame: Optional[OnFrame], threshold: float
+) -> Optional[OnFrame]:
+    """The page is told of all that was found, so that its slider can go lower; others from the threshold on."""
+    if page is None:
+        return on_frame
+    page.watch(source)
+
+    def tell(frame: Frame, found: Detections, times: FrameTimes) -> None:
+        page.take(frame, found, times)
+        if on_frame is not None:
+            on_frame(frame, found.above(threshold), times)
+
+    return tell
 
 
 def _check_frames(where: str, frames: Optional[int]) -> None:
@@ -180,6 +261,9 @@ def _make_sinks(
     if "jsonl" in kinds:
         files.append(folder / "detections.jsonl")
         sinks.append(JsonLinesSink(files[-1]))
+    if "csv" in kinds:
+        files.append(folder / "detections.csv")
+        sinks.append(CsvSink(files[-1]))
     if "coco" in kinds:
         files.append(folder / "detections.coco.json")
         sinks.append(CocoSink(files[-1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import sys
@@ -155,6 +156,32 @@ class JsonLinesSink(Sink):
         frame, found = shown.frame, shown.found
         line = {"frame": frame.index, "seconds": round(frame.seconds, 4), "name": frame.name}
         self._file.write(json.dumps({**line, "objects": as_objects(found)}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class CsvSink(Sink):
+    """One line an object, for tables: ``COLUMNS`` are its head; box in pixels, a frame without objects has no line."""
+
+    COLUMNS = (
+        "frame", "seconds", "source", "name", "label", "category_id", "score", "x0", "y0", "x1", "y1"
+    )  # fmt: skip
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: Any = path.open("w", encoding="utf-8", newline="")
+        self._lines = csv.writer(self._file)
+        self._lines.writerow(self.COLUMNS)
+
+    def write(self, shown: Shown) -> None:
+        frame = shown.frame
+        for found in as_objects(shown.found):
+            start = [frame.index, round(frame.seconds, 4), frame.name]
+            says = [found[key] for key in ("name", "label", "category_id", "score")]
+            self._lines.writerow([*start, *says, *found["box"]])
         self._file.flush()
 
     def close(self) -> None:

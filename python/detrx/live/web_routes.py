@@ -1,0 +1,118 @@
+"""What the web page's server answers: path by path."""
+
+from __future__ import annotations
+
+import json
+import time
+from http import HTTPStatus
+from typing import Dict
+
+from detrx.errors import ConfigError
+from detrx.live.web_feed import Look, Picture
+from detrx.live.web_server import Handler, Route
+
+BODY_BYTES = 4 * 1024
+BEAT = 4.0
+"""Seconds after which a quiet stream shows that it lives."""
+EVENT_SECONDS = 0.5
+
+
+def _json(handler: Handler, content: object, code: HTTPStatus = HTTPStatus.OK) -> None:
+    handler.answer(code, json.dumps(content).encode(), "application/json")
+
+
+def _look(look: Look) -> Dict[str, object]:
+    return {"threshold": look.threshold, "classes": look.classes}
+
+
+def _page(handler: Handler) -> None:
+    handler.answer(HTTPStatus.OK, handler.server.site.page.encode(), "text/html; charset=utf-8")
+
+
+def _snapshot(handler: Handler) -> None:
+    content = handler.feed.snapshot()
+    if content is None:
+        handler.send_error(HTTPStatus.SERVICE_UNAVAILABLE, "no frame has come yet")
+        return
+    name = time.strftime("detrx-%Y%m%d-%H%M%S.jpg")
+    disposition = {"Content-Disposition": f'attachment; filename="{name}"'}
+    handler.answer(HTTPStatus.OK, content, "image/jpeg", **disposition)
+
+
+def _stream(handler: Handler) -> None:
+    handler.start(HTTPStatus.OK, "multipart/x-mixed-replace; boundary=frame")
+    if handler.command == "HEAD":
+        return
+    feed, picture, seen = handler.feed, None, 0  # type: Feed, Optional[Picture], int
+    feed.looking += 1
+    try:
+        while not feed.closed and not handler.gone():
+            picture = feed.picture(after=seen, timeout=BEAT) or picture
+            if picture is not None and not feed.closed:
+                seen = picture.number
+                handler.wfile.write(_part(picture))
+    finally:
+        feed.looking -= 1
+
+
+def _part(picture: Picture) -> bytes:
+    head = (
+        f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture.jpeg)}\r\n"
+        f"X-Frame: {picture.frame}\r\nX-Age-Ms: {picture.age * 1000:.1f}\r\n\r\n"
+    )
+    return head.encode() + picture.jpeg + b"\r\n"
+
+
+def _events(handler: Handler) -> None:
+    handler.start(HTTPStatus.OK, "text/event-stream")
+    if handler.command == "HEAD":
+        return
+    feed = handler.feed
+    seen = feed.news(seen=-1, timeout=0)
+    handler.wfile.write(_event("about", handler.server.site.about))
+    while not feed.closed and not handler.gone():
+        handler.wfile.write(_event("status", feed.status()))
+        seen = feed.news(seen=seen, timeout=EVENT_SECONDS)
+
+
+def _event(name: str, content: object) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(content)}\n\n".encode()
+
+
+def _change(handler: Handler) -> None:
+    """POST /settings: JSON with threshold and classes; what is left out stays."""
+    kind = handler.headers.get("Content-Type", "").partition(";")[0].strip()
+    length = handler.headers.get("Content-Length", "")
+    if kind != "application/json":
+        # A form of another site could send anything else without asking first.
+        handler.send_error(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "settings are application/json")
+    elif not (length.isascii() and length.isdigit() and len(length) < 9):
+        handler.send_error(HTTPStatus.LENGTH_REQUIRED)
+    elif int(length) > BODY_BYTES:
+        handler.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+    else:
+        try:
+            wanted = json.loads(handler.rfile.read(int(length)))
+            if not isinstance(wanted, dict) or set(wanted) - {"threshold", "classes"}:
+                raise ConfigError("[web] settings are an object with threshold and classes")
+            look = handler.feed.change_look(**{**_look(handler.feed.look), **wanted})
+        except (ValueError, RecursionError) as error:
+            _json(handler, {"error": str(error)}, HTTPStatus.BAD_REQUEST)
+        else:
+            _json(handler, _look(look))
+
+
+def _reads(route: Route) -> Dict[str, Route]:
+    return {"GET": route, "HEAD": route}
+
+
+ROUTES: Dict[str, Dict[str, Route]] = {
+    "/": _reads(_page),
+    "/stream": _reads(_stream),
+    "/events": _reads(_events),
+    "/snapshot.jpg": _reads(_snapshot),
+    "/status.json": _reads(lambda handler: _json(handler, handler.feed.status())),
+    "/about.json": _reads(lambda handler: _json(handler, handler.server.site.about)),
+    "/zones.json": _reads(lambda handler: _json(handler, handler.server.site.zones())),
+    "/settings": {**_reads(lambda handler: _json(handler, _look(handler.feed.look))), "POST": _change},
+}
