@@ -187,7 +187,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             super().handle_one_request()
         except TooMuchError:
-            self.requestline, self.request_version, self.command = "", "HTTP/1.1", ""
+            self.requestline, self.command = "", ""
             self.send_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         self.close_connection = True
 
@@ -262,6 +262,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def start(self, code: HTTPStatus, kind: str, **headers: str) -> None:
         self.connection.settimeout(SEND_SECONDS)
+        # Of a request that could not be read, the standard library would think it came before there were headers.
+        self.request_version = self.protocol_version
         self.send_response(code)
         common = {
             "Content-Type": kind,

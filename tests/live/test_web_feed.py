@@ -1,0 +1,54 @@
+"""One picture for all who look, and only when somebody does."""
+
+from __future__ import annotations
+
+import runpy
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detrx.live.web_feed import Feed, Look, encode, rate
+
+cv2 = pytest.importorskip("cv2")
+WEB = runpy.run_path(str(Path(__file__).with_name("web_clients.py")))
+NAMES, TIMES = WEB["NAMES"], WEB["TIMES"]
+a_frame, some, until = (WEB[name] for name in ("a_frame", "some", "until"))
+
+
+def test_one_encoding_serves_all() -> None:
+    feed = Feed(Look(0.5), classes=3)
+    got: list[object] = []
+    threads = [
+        threading.Thread(target=lambda: got.append(feed.picture(after=0, timeout=10))) for _ in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    until(lambda: feed._waiting == 20)
+    feed.take(a_frame(0), some(), TIMES)
+    for thread in threads:
+        thread.join()
+    assert len({id(picture) for picture in got}) == 1
+    assert feed.encoded == 1
+    feed.close()
+
+
+def test_a_late_client_gets_no_stale_picture() -> None:
+    feed = Feed(Look(0.5), classes=3)
+    feed.take(a_frame(0), some(), TIMES)
+    first = feed.picture(after=0, timeout=5)
+    feed.take(a_frame(1), some(), TIMES)
+    late = feed.picture(after=0, timeout=5)
+    assert first is not None
+    assert late is not None
+    assert (first.frame, late.frame) == (0, 1)
+    assert feed.picture(after=late.number, timeout=0.05) is None
+    feed.close()
+
+
+def test_small_things() -> None:
+    assert rate([]) == rate([1.0]) == 0
+    assert rate([1.0, 1.5, 2.0]) == 2
+    jpeg = encode(a_frame(0), some(), width=1, quality=50)
+    assert cv2.imdecode(np.frombuffer(jpeg, np.uint8), 1).shape == (1, 1, 3)
