@@ -153,6 +153,26 @@ def test_every_command_parses(python38: str, command: str) -> None:
     assert f"detrx {command}" in run(python38, "-m", "detrx.cli.main", command, "--help")
 
 
+PAGE = """
+import json, urllib.request
+import numpy as np
+from detrx.live.web import WebPage
+from detrx.types import Detections, Frame
+found = Detections(np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int64), ("disc",))
+with WebPage("127.0.0.1:0", names=("disc",), threshold=0.5) as page:
+    page.take(Frame(np.zeros((8, 8, 3), np.uint8), 0, 0.0), found, (0.0,) * 6)
+    print(b"<title>detrx live" in urllib.request.urlopen(page.url).read())
+    kind = {"Content-Type": "application/json"}
+    wanted = urllib.request.Request(page.url + "settings", b'{"threshold": 0.7}', kind)
+    print(json.load(urllib.request.urlopen(wanted))["threshold"])
+    print(json.load(urllib.request.urlopen(page.url + "status.json"))["counts"])
+"""
+
+
+def test_the_page_is_served(python38: str) -> None:
+    assert run(python38, "-c", PAGE).splitlines() == ["True", "0.7", "{'0': 1}"]
+
+
 def test_the_doctor_runs_and_names_what_is_missing(python38: str) -> None:
     said = run(python38, "-m", "detrx.cli.main", "doctor")
     assert "3.8" in said

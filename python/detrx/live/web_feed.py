@@ -79,7 +79,9 @@ class Feed:
         self.closed = False
         self._classes, self._width, self._quality = classes, width, quality
         self._change = threading.Condition()
-        self._look, self._taken, self._picture = look, None, None  # type: Look, Optional[_Taken], Optional[Picture]
+        self._look = look
+        self._taken: Optional[_Taken] = None
+        self._picture: Optional[Picture] = None
         self._encoded_from: Tuple[int, Look] = (0, look)
         self._state, self._why, self._since = "connecting", "", time.monotonic()
         self._news = 0

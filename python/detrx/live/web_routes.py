@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from http import HTTPStatus
-from typing import Dict
+from typing import Dict, Optional
 
 from detrx.errors import ConfigError
 from detrx.live.web_feed import Look, Picture
@@ -43,7 +43,8 @@ def _stream(handler: Handler) -> None:
     handler.start(HTTPStatus.OK, "multipart/x-mixed-replace; boundary=frame")
     if handler.command == "HEAD":
         return
-    feed, picture, seen = handler.feed, None, 0  # type: Feed, Optional[Picture], int
+    feed, seen = handler.feed, 0
+    picture: Optional[Picture] = None
     feed.looking += 1
     try:
         while not feed.closed and not handler.gone():
