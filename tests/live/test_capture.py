@@ -181,7 +181,10 @@ def test_only_rubbish_is_a_loss() -> None:
 def test_a_frozen_picture_is_told_and_opened_anew_once() -> None:
     still, states = noise(), []
     source = LiveSource(
-        opener(lambda: endless(lambda: still)), name="cam", patience=QUICK, on_state=lambda s: states.append(s.name)
+        opener(lambda: endless(lambda: still)),
+        name="cam",
+        patience=QUICK,
+        on_state=lambda s: states.append(s.name),
     )
     start = time.monotonic()
     for _ in source:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from detrx.live.frames import State
 from detrx.live.web import WebPage
 from detrx.types import Detections, Frame
 
@@ -120,7 +121,7 @@ def test_the_page_comes_back_when_the_server_does(browser: Any, camera: Camera) 
 def test_the_page_says_what_became_of_the_camera(browser: Any, camera: Camera) -> None:
     assert camera.page is not None
     camera._over.set()
-    camera.page.state("lost", "unplugged")
+    camera.page.hear(State("lost", 0.0, "unplugged"))
     browser.wait(f"{text('state')} === 'Camera lost: unplugged' && {text('since')}.startsWith('since')")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from detrx.live.frames import State
 from detrx.live.source import open_source
 from detrx.live.web import WebPage
 from detrx.live.web_feed import Look
@@ -61,7 +62,7 @@ def test_dropped_frames_are_those_that_the_index_skips(page: WebPage) -> None:
 def test_before_the_first_frame(page: WebPage) -> None:
     assert json.loads(ask(page, "/status.json")[2])["state"] == "connecting"
     assert ask(page, "/snapshot.jpg")[0] == 503
-    page.state("lost", "unplugged")
+    page.hear(State("lost", 0.0, "unplugged"))
     status = json.loads(ask(page, "/status.json")[2])
     assert (status["state"], status["why"]) == ("lost", "unplugged")
 

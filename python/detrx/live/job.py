@@ -132,7 +132,8 @@ def detect(
     """
     with ExitStack() as stack:
         detector, page = _open(config, stack, on_ready, on_page)
-        source = stack.enter_context(open_source(config.source, timeout=config.timeout))
+        hear = page.hear if page is not None else None
+        source = stack.enter_context(open_source(config.source, timeout=config.timeout, on_state=hear))
         folder = config.out if config.out is not None else free_folder(Path("runs/detect"))
         kinds = config.save or (("pictures" if source.fps is None else "video"), "jsonl")
         try:
@@ -178,7 +179,8 @@ def watch(
         )
     with ExitStack() as stack:
         detector, page = _open(config, stack, on_ready, on_page)
-        source = open_source(config.source, timeout=config.timeout)
+        hear = page.hear if page is not None else None
+        source = open_source(config.source, timeout=config.timeout, on_state=hear)
         sinks = [WindowSink(f"detrx - {source.name} - q ends")] if window else []
         tell = _tell(page, source, on_frame, config.threshold)
         return run(detector, source, sinks=sinks, limit=config.frames, show=config.threshold, on_frame=tell)

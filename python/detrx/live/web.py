@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 import detrx
 from detrx.draw import colour
 from detrx.errors import ConfigError
-from detrx.live.frames import Source
+from detrx.live.frames import Source, State
 from detrx.live.loop import FrameTimes
 from detrx.live.web_feed import Feed, Look
 from detrx.live.web_routes import ROUTES
@@ -153,9 +153,9 @@ class WebPage:
         """Take the age of frames from this source's clock."""
         self._now = source.now
 
-    def state(self, name: str, why: str = "") -> None:
-        """Tell what became of the source: connecting, live, lost, frozen or ended."""
-        self._feed.state(name, why)
+    def hear(self, state: State) -> None:
+        """What became of the source; fits its ``on_state``."""
+        self._feed.state(state.name, state.why)
 
     def draws(self, zones: Callable[[], Dict[str, Any]]) -> None:
         """Let the page draw what this answers at ``/zones.json``: {"zones": [{"name", "points"}], "lines": [...]},

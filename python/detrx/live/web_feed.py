@@ -110,7 +110,8 @@ class Feed:
             self._taken = _Taken(number, frame, found, now - (sum(times[1:]) if age is None else age))
             self._arrivals.append(now)
             self._rows.append(times)
-            if self._state != "live":
+            # After the first frame the source tells what becomes of it.
+            if self._state == "connecting":
                 self._enter("live", "")
             if self._waiting:
                 self._change.notify_all()
