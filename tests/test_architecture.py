@@ -29,7 +29,7 @@ FLOORS = (
     {"detector"},
     {"losses", "export", "runtime"},
     {"data", "models", "ops", "draw", "preprocess", "images"},
-    {"native", "types", "tensors", "boxes", "picture_header", "camera_picture", "callable_package"},
+    {"native", "types", "tensors", "boxes", "clocks", "picture_header", "camera_picture", "callable_package"},
     {"rle", "resample", "panoptic_ids"},
     {"errors"},
 )
