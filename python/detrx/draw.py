@@ -39,7 +39,8 @@ def draw(image: NDArray[np.uint8], found: Detections, *, scores: bool = True) ->
 
     Args:
         image: (H, W, 3) uint8 RGB, never written to.
-        found: in pixels of that image; the best ends on top. Masks shine through and have an outline.
+        found: in pixels of that image; the best ends on top. Masks shine through and have an outline. With tracks, each
+            track has its number and colour.
         scores: write them behind the name.
 
     Returns:
@@ -49,18 +50,17 @@ def draw(image: NDArray[np.uint8], found: Detections, *, scores: bool = True) ->
     out = np.array(image, dtype=np.uint8, order="C")
     size = (out.shape[0] * out.shape[1]) ** 0.5
     width = max(1, round(size / 260))
-    names = found.names
+    names, shades = _names(found), _shades(found)
     order = range(len(found) - 1, -1, -1)
     if found.masks is not None:
         for index in order:
-            _mask(cv2, out, found.masks[index], colour(found.labels[index]), width)
+            _mask(cv2, out, found.masks[index], shades[index], width)
     for index in order:
         x0, y0, x1, y1 = _corners(found.boxes[index], out.shape)
-        shade = colour(found.labels[index])
-        cv2.rectangle(out, (x0, y0), (x1, y1), shade, width, cv2.LINE_AA)
+        cv2.rectangle(out, (x0, y0), (x1, y1), shades[index], width, cv2.LINE_AA)
     for index in order:
-        text = f"{names[index]} {found.scores[index]:.2f}" if scores else str(names[index])
-        _label(cv2, out, text, _corners(found.boxes[index], out.shape), colour(found.labels[index]), size)
+        text = f"{names[index]} {found.scores[index]:.2f}" if scores else names[index]
+        _label(cv2, out, text, _corners(found.boxes[index], out.shape), shades[index], size)
     return out
 
 
@@ -86,6 +86,18 @@ def mosaic(
         left = gap + (index % columns) * (width + gap) + (width - small.shape[1]) // 2
         out[top : top + small.shape[0], left : left + small.shape[1]] = small
     return out
+
+
+def _names(found: Detections) -> List[str]:
+    """ "car", or "car #12" of a track."""
+    tracks = [-1] * len(found) if found.tracks is None else found.tracks
+    return [str(name) if track < 1 else f"{name} #{track}" for name, track in zip(found.names, tracks)]
+
+
+def _shades(found: Detections) -> List[Colour]:
+    """Of each object's track, else of its class."""
+    tracks = found.labels if found.tracks is None else found.tracks
+    return [colour(track if track > 0 else label) for track, label in zip(tracks, found.labels)]
 
 
 def _corners(box: NDArray[np.float32], shape: Sequence[int]) -> List[int]:

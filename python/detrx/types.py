@@ -202,6 +202,8 @@ class Detections:
     """The data set's own id of each class."""
     masks: Optional[NDArray[np.bool_]] = None
     """(N, H, W) in pixels of the image, or None for a model without masks."""
+    tracks: Optional[NDArray[np.int64]] = None
+    """(N,) the number, from 1, that an object keeps from frame to frame, -1 where it has none yet."""
 
     def __post_init__(self) -> None:
         n = len(self.scores)
@@ -210,6 +212,8 @@ class Detections:
         _check_shape("Detections", "labels", self.labels, (n,))
         if self.masks is not None:
             _check_shape("Detections", "masks", self.masks, (n, None, None))
+        if self.tracks is not None:
+            _check_shape("Detections", "tracks", self.tracks, (n,))
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -228,6 +232,7 @@ class Detections:
             self.class_names,
             self.category_ids,
             None if self.masks is None else self.masks[keep],
+            None if self.tracks is None else self.tracks[keep],
         )
 
     @property
@@ -274,6 +279,7 @@ class Detections:
             confidence=self.scores,
             class_id=self.labels,
             mask=self.masks,
+            tracker_id=self.tracks,
             data={"class_name": self.names},
         )
 

@@ -12,7 +12,7 @@ from tyro.conf import Positional
 from detrx.detector import Detector
 from detrx.errors import ConfigError, SourceError
 from detrx.live.frames import Source, redact
-from detrx.live.loop import FrameTimes, LoopReport, OnFrame, run
+from detrx.live.loop import FrameTimes, LoopReport, OnFrame, Step, run
 from detrx.live.send import SendSink
 from detrx.live.sink import (
     CocoSink,
@@ -25,10 +25,12 @@ from detrx.live.sink import (
     why_no_window,
 )
 from detrx.live.source import open_source
+from detrx.live.track import TrackConfig, Tracker, worth_showing
 from detrx.live.web import LEAST, PageConfig, WebPage
 from detrx.types import Detections, Frame
 
 OnReady = Callable[[Detector], None]
+Config = Union["DetectConfig", "WatchConfig"]
 OnPage = Callable[[str], None]
 """Told of the address to open."""
 KINDS = ("pictures", "video", "jsonl", "csv", "coco")
@@ -71,6 +73,10 @@ class DetectConfig:
     """Send the pictures on as H.264 through GStreamer: udp://HOST:PORT, or rtsp://SERVER/PATH."""
     web: Optional[str] = None
     """Serve a page to watch at HOST:PORT; --web alone is 127.0.0.1:8080."""
+    track: bool = False
+    """Number the objects, and keep to the numbers from frame to frame."""
+    tracker: TrackConfig = field(default_factory=TrackConfig)
+    """Of --track."""
     page: PageConfig = field(default_factory=PageConfig)
     """Of --web."""
 
@@ -104,6 +110,10 @@ class WatchConfig:
     web: Optional[str] = None
     """In place of the window, serve a page at HOST:PORT; --web alone is 127.0.0.1:8080, and 0.0.0.0:8080 lets in
     other machines that have the token."""
+    track: bool = False
+    """Number the objects, and keep to the numbers from frame to frame."""
+    tracker: TrackConfig = field(default_factory=TrackConfig)
+    """Of --track."""
     page: PageConfig = field(default_factory=PageConfig)
     """Of --web."""
 
@@ -146,7 +156,15 @@ def detect(
         if config.send is not None:
             sinks.append(SendSink(config.send, fps=source.fps))
         tell = _tell(page, source, on_frame, config.threshold)
-        report = run(detector, source, sinks=sinks, limit=config.frames, show=config.threshold, on_frame=tell)
+        report = run(
+            detector,
+            source,
+            sinks=sinks,
+            steps=_steps(config),
+            limit=config.frames,
+            show=config.threshold,
+            on_frame=tell,
+        )
     return DetectReport(report, folder, tuple(files))
 
 
@@ -183,17 +201,29 @@ def watch(
         source = open_source(config.source, timeout=config.timeout, on_state=hear)
         sinks = [WindowSink(f"detrx - {source.name} - q ends")] if window else []
         tell = _tell(page, source, on_frame, config.threshold)
-        return run(detector, source, sinks=sinks, limit=config.frames, show=config.threshold, on_frame=tell)
+        return run(
+            detector,
+            source,
+            sinks=sinks,
+            steps=_steps(config),
+            limit=config.frames,
+            show=config.threshold,
+            on_frame=tell,
+        )
 
 
 def _open(
-    config: Union[DetectConfig, WatchConfig],
+    config: Config,
     stack: ExitStack,
     on_ready: Optional[OnReady],
     on_page: Optional[OnPage],
 ) -> Tuple[Detector, Optional[WebPage]]:
     """The detector and, where one is wanted, the page, before the source: it can be seen to connect."""
-    least = config.threshold if config.web is None else min(config.threshold, LEAST)
+    least = min(
+        config.threshold,
+        config.tracker.low if config.track else 1.0,
+        LEAST if config.web is not None else 1.0,
+    )
     detector = stack.enter_context(
         Detector(config.model, device=config.device, threads=config.threads, threshold=least)
     )
@@ -218,20 +248,23 @@ def _open(
     return detector, page
 
 
-def _tell(
-    page: Optional[WebPage], source: Source, on_frame: Optional[OnFrame], threshold: float
-) -> Optional[OnFrame]:
-    """The page is told of all that was found, so that its slider can go lower; others from the threshold on."""
-    if page is None:
-        return on_frame
-    page.watch(source)
+def _tell(page: Optional[WebPage], source: Source, on_frame: Optional[OnFrame], threshold: float) -> OnFrame:
+    """The page is told of all that was found, so that its slider can go lower; others of what is worth showing."""
+    if page is not None:
+        page.watch(source)
 
     def tell(frame: Frame, found: Detections, times: FrameTimes) -> None:
-        page.take(frame, found, times)
+        if page is not None:
+            page.take(frame, found, times)
         if on_frame is not None:
-            on_frame(frame, found.above(threshold), times)
+            on_frame(frame, worth_showing(found, threshold), times)
 
     return tell
+
+
+def _steps(config: Config) -> List[Step]:
+    """What is done to the detections of each frame."""
+    return [Tracker(config.tracker, high=config.threshold)] if config.track else []
 
 
 def _check_frames(where: str, frames: Optional[int]) -> None:

@@ -18,6 +18,7 @@ from detrx.errors import SourceError
 from detrx.live.frames import Source
 from detrx.live.pipeline import Found, Pipeline
 from detrx.live.sink import Shown, Sink, StopLoop
+from detrx.live.track import worth_showing
 from detrx.types import Detections, Frame
 
 log = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ def run(
         steps: change the detections of each frame, in order, before they are drawn and written.
         limit: stop after so many frames.
         seconds: stop after so much wall clock.
-        show: the least score that is drawn and written.
+        show: the least score that is drawn and written; an object with a track is whatever its score.
         lanes: as Pipeline takes it; 1 for the least time of a frame, none for the most frames a second of a file.
         on_frame: told of each frame after it was written, with all that the detector found.
     """
@@ -169,7 +170,7 @@ class _Run:
         for step in self._steps:
             detections = step(frame, detections)
         stepped = time.perf_counter()
-        shown = detections.above(self._show)
+        shown = worth_showing(detections, self._show)
         wanted = any(sink.wants_picture for sink in self._sinks)
         picture = draw(frame.image, shown) if wanted else frame.image
         drawn = time.perf_counter()

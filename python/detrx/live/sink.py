@@ -145,7 +145,7 @@ class FilmSink(Sink):
 
 
 class JsonLinesSink(Sink):
-    """One JSON line a frame: frame, seconds, name, and objects with box, score, label, name, category_id."""
+    """One JSON line a frame: frame, seconds, name, and objects with box, score, label, name, category_id, track."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -166,7 +166,7 @@ class CsvSink(Sink):
     """One line an object, for tables: ``COLUMNS`` are its head; box in pixels, a frame without objects has no line."""
 
     COLUMNS = (
-        "frame", "seconds", "source", "name", "label", "category_id", "score", "x0", "y0", "x1", "y1"
+        "frame", "seconds", "source", "name", "label", "category_id", "score", "x0", "y0", "x1", "y1", "track"
     )  # fmt: skip
 
     def __init__(self, path: Path) -> None:
@@ -181,7 +181,7 @@ class CsvSink(Sink):
         for found in as_objects(shown.found):
             start = [frame.index, round(frame.seconds, 4), frame.name]
             says = [found[key] for key in ("name", "label", "category_id", "score")]
-            self._lines.writerow([*start, *says, *found["box"]])
+            self._lines.writerow([*start, *says, *found["box"], found.get("track", "")])
         self._file.flush()
 
     def close(self) -> None:
@@ -257,9 +257,15 @@ def why_no_window() -> Optional[str]:
 
 
 def as_objects(found: Detections) -> List[Dict[str, Any]]:
-    """What the JSON lines say of each object: box is x0, y0, x1, y1 in pixels of the image, mask COCO's run lengths."""
+    """What the JSON lines say of each object: box is x0, y0, x1, y1 in pixels of the image, mask COCO's run lengths,
+    track its number where it has one."""
     ids = found.category_ids
     masks = [{}] * len(found) if found.masks is None else [{"mask": rle.encode(mask)} for mask in found.masks]
+    tracks = (
+        [{}] * len(found)
+        if found.tracks is None
+        else [{"track": int(t)} if t > 0 else {} for t in found.tracks]
+    )
     return [
         {
             "box": [round(float(value), 2) for value in box],
@@ -267,9 +273,10 @@ def as_objects(found: Detections) -> List[Dict[str, Any]]:
             "label": label,
             "name": str(name),
             "category_id": int(ids[label]) if ids else label,
+            **track,
             **mask,
         }
-        for (box, score, label), name, mask in zip(found, found.names, masks)
+        for (box, score, label), name, mask, track in zip(found, found.names, masks, tracks)
     ]
 
 
