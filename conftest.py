@@ -65,6 +65,7 @@ PROBES = {
     "tensorrt": lambda: importlib.util.find_spec("tensorrt") is not None,
     "tensorrt-headers": lambda: bool(find_tensorrt_roots()),
     "tensorrt-lean": lambda: importlib.util.find_spec("tensorrt_lean_libs") is not None,
+    "tensorrt_rtx": lambda: importlib.util.find_spec("tensorrt_rtx_libs") is not None,
 }
 
 

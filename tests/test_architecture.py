@@ -53,6 +53,10 @@ DELIBERATE = {
         "detector",
         "detrx.live.pipeline",
     ): "Detector.stream is the public door to the sources; it opens them at use",
+    (
+        "export",
+        "detrx.evaluation.run",
+    ): "an export in lower precision is refused by the AP that evaluation prints, and by no other number",
     ("live", "detrx.data.synthetic"): "test://shapes is a camera that looks at the generated scenes",
 }
 
@@ -73,6 +77,7 @@ HEAVY = {
 ONLY_IN = {
     "detrx._C": r"native\.py",
     "tensorrt": r"runtime/tensorrt\w*\.py|export/engine\.py",
+    "tensorrt_rtx": r"runtime/tensorrt\w*\.py|export/engine\.py",
     "pycuda": r"runtime/tensorrt\w*\.py|export/engine\.py",
     "cv2": r"(live|data)/\w+\.py|(draw|preprocess|images)\.py",
     "transformers": r"(?!)",

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from detrx.cli.main import main
+from detrx.export.engine import EngineSettings
 from detrx.export.parity import ImageParity, ParityError, ParityReport
 from detrx.export.run import ExportResult
 from detrx.types import ModelInfo
@@ -29,9 +30,12 @@ def test_what_was_asked_for_reaches_the_library(
 
     monkeypatch.setattr("detrx.export.run.export", export)
     line = ["export", "a.safetensors", "--batch", "None", "--canvas", "320", "640", "--images", "x", "y"]
+    line += ["--graph", "plugin", "--tensorrt", "8.5", "--calibrate", "photos", "--batches", "1", "2", "4"]
     assert main(line) == 0
     assert asked["model"] == "a.safetensors"
     assert (asked["batch"], asked["canvas"], asked["images"]) == (None, (320, 640), ("x", "y"))
+    assert (asked["graph"], asked["calibrate"]) == ("plugin", "photos")
+    assert asked["engine"] == EngineSettings(target="8.5", batch=(1, 2, 4))
     text = capsys.readouterr().out
     assert "cells.jpg" in text
     assert f"detrx detect PHOTO_OR_FOLDER --model {written}" in text
@@ -51,5 +55,5 @@ def test_a_refusal_ends_with_3_and_the_table(
 def test_other_mistakes_end_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(tmp_path / "none.safetensors")]) == 2
     assert "no such file" in capsys.readouterr().err
-    assert main(["export", "a.safetensors", "--to", "engine"]) == 2
+    assert main(["export", "a.safetensors", "--to", "tflite"]) == 2
     assert "to must be one of onnx" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from PIL import Image
 from detrx.cli.export import run
 from detrx.errors import ConfigError
 from detrx.export import onnx as writer
-from detrx.export.parity import ParityError
+from detrx.export.engine import EngineSettings
+from detrx.export.gate import gate
+from detrx.export.parity import ParityError, ParityReport
 from detrx.export.run import export
 from detrx.runtime.backend import open_backend
 
@@ -89,8 +92,12 @@ def test_the_command_ends_with_3(
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"to": "engine"}, "to must be one of onnx, got 'engine'"),
-        ({"precision": "int8"}, "precision must be one of fp32"),
+        ({"to": "tflite"}, "to must be one of onnx, engine, got 'tflite'"),
+        ({"precision": "fp8"}, "precision must be one of fp32"),
+        ({"graph": "both"}, "graph must be one of pure, plugin"),
+        ({"precision": "int8"}, "calibrated on pictures as the model will see them: pass --calibrate"),
+        ({"precision": "int4", "graph": "plugin"}, "written for the pure graph"),
+        ({"graph": "plugin", "engine": EngineSettings(target="rtx")}, "no plugins; pass --graph pure"),
         ({"batch": 0}, "batch must be 1 or more"),
         ({"top": 0}, "top must be 1 or more"),
         ({"out": "weights.safetensors"}, "out must end in .onnx"),
@@ -100,6 +107,57 @@ def test_the_command_ends_with_3(
 def test_settings_out_of_range(weights: Path, setting: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         export(weights, **setting)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int4"])
+def test_a_lower_precision_is_smaller_and_says_what_it_kept(
+    weights: Path, tmp_path: Path, precision: str
+) -> None:
+    exact = export(weights, out=tmp_path / "exact.onnx")
+    found = export(weights, out=tmp_path / "low.onnx", precision=precision)
+    assert found.bytes < exact.bytes
+    assert "heads" in found.kept
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["exact.onnx", "low.onnx"]
+
+
+def test_int8_is_calibrated_on_a_folder(weights: Path, tmp_path: Path, no_tidying: None) -> None:
+    for i in range(3):
+        Image.effect_noise((96, 64), 90).convert("RGB").save(tmp_path / f"{i}.png")
+    seen: list[tuple[int, int]] = []
+    out = tmp_path / "out" / "low.onnx"
+    found = export(
+        weights,
+        out=out,
+        precision="int8",
+        calibrate=tmp_path,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen[-1] == (3, 3)
+    assert "in int8" in found.kept
+
+
+def test_ap_decides_where_there_is_a_data_set(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_tidying: None
+) -> None:
+    losses = iter([(60.0, 59.8), (60.0, 59.6)])
+
+    def measured(report: ParityReport) -> ParityReport:
+        return dataclasses.replace(report, ap=next(losses), ap_images=3)
+
+    monkeypatch.setattr(
+        "detrx.export.run.gate", lambda *a, **k: measured(gate(a[0], a[1], limits=k["limits"]))
+    )
+    found = export(weights, out=tmp_path / "a.onnx", precision="fp16")
+    assert "AP 60.00 -> 59.80 on 3 pictures, 0.3 may be lost" in found.report.table()
+    with pytest.raises(ParityError, match=r"AP 60\.00 -> 59\.60"):
+        export(weights, out=tmp_path / "a.onnx", precision="fp16")
+
+
+def test_the_plugin_graph_is_exported_and_gated(weights: Path, tmp_path: Path, no_tidying: None) -> None:
+    found = export(weights, out=tmp_path / "a.onnx", graph="plugin", engine=EngineSettings(target="8.5"))
+    assert found.report.passed
+    kinds = {node.op_type for node in onnx.load(str(found.path)).graph.node if node.domain == "detrx"}
+    assert kinds == {"DetrxDeformAttn", "DetrxDecode", "DetrxLayerNorm"}
 
 
 def test_no_such_weights(tmp_path: Path) -> None:

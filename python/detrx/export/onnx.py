@@ -1,4 +1,4 @@
-"""The pure ONNX graph: pixels in, the best boxes out, in operators that every runtime knows."""
+"""The two ONNX graphs, pixels in, the best boxes out: in operators that every runtime knows, or with nodes of ours."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from detrx.errors import ExportError, MissingBackendError, pip_install
+from detrx.export.plugin_graph import decode_node, use_plugins
+from detrx.export.plugin_nodes import DECODE, DOMAIN, DOMAIN_VERSION
+from detrx.export.plugin_types import with_types
 from detrx.models.head import answers, decode_outputs
 from detrx.types import ModelInfo
 
@@ -33,13 +36,15 @@ FORBIDDEN = frozenset({"GridSample", "Loop", "If", "Scan", "NonZero", "NonMaxSup
 class _BoxGraph(nn.Module):
     """The model with its decoding, so that the graph ends in boxes."""
 
-    def __init__(self, model: nn.Module, top: int) -> None:
+    def __init__(self, model: nn.Module, top: int, *, plugin: bool) -> None:
         super().__init__()
         self.model = model
         self.top = top
+        self.plugin = plugin
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        return decode_outputs(self.model(pixels), top=self.top)
+        decode = decode_node if self.plugin else decode_outputs
+        return decode(self.model(pixels), top=self.top)
 
 
 def write_onnx(
@@ -50,6 +55,7 @@ def write_onnx(
     batch: int | None = 1,
     top: int | None = None,
     opset: int = OPSET,
+    nodes: frozenset[str] = frozenset(),
 ) -> Path:
     """Write a model as one ONNX file that carries its own description.
 
@@ -64,6 +70,7 @@ def write_onnx(
         batch: images to one call, or None for any number.
         top: K, detections of an image; None for one a query, at most 300.
         opset: 16 or 17.
+        nodes: the kinds of our own nodes to use, of export.plugin_nodes; none for the pure graph.
 
     Raises:
         ExportError: the model cannot be traced, or the graph holds what the pure graph must not.
@@ -76,17 +83,25 @@ def write_onnx(
     onnx = _onnx()
     ready = _prepare(model)
     pixels = torch.zeros(batch or 2, 3, *info.canvas)
-    graph = _BoxGraph(ready, _top(ready, pixels[:1], top))
-    traced = _trace(graph, pixels, dynamic=batch is None, opset=opset)
+    wanted = _top(ready, pixels[:1], top)
+    graph = _BoxGraph(use_plugins(ready, nodes), wanted, plugin=DECODE.name in nodes)
+    traced = _trace(graph, pixels, dynamic=batch is None, opset=opset, ours=bool(nodes))
     tidy = _simplify(onnx.load_from_string(traced))
     _describe(tidy, info, batch=batch, top=graph.top)
-    _refuse_impure(tidy)
-    try:
-        onnx.checker.check_model(tidy, full_check=True)
-    except Exception as error:  # the checker's and the shape inference's errors share no base class
-        raise ExportError(f"[write_onnx] the graph of {info.model} is not valid ONNX: {error}") from error
+    _refuse_impure(tidy, nodes)
+    if nodes:
+        tidy = with_types(tidy)
+    check_graph(tidy, info)
     Path(path).write_bytes(tidy.SerializeToString())
     return Path(path)
+
+
+def check_graph(model: Any, info: ModelInfo) -> None:
+    """Raise ExportError unless a graph is valid ONNX, types and shapes included."""
+    try:
+        _onnx().checker.check_model(model, full_check=True)
+    except Exception as error:  # the checker's and the shape inference's errors share no base class
+        raise ExportError(f"[write_onnx] the graph of {info.model} is not valid ONNX: {error}") from error
 
 
 def _onnx() -> Any:
@@ -115,7 +130,7 @@ def _top(model: nn.Module, pixels: Tensor, wanted: int | None) -> int:
     return min(MOST, found.logits.shape[-2]) if wanted is None else min(wanted, answers(found))
 
 
-def _trace(graph: nn.Module, pixels: Tensor, *, dynamic: bool, opset: int) -> bytes:
+def _trace(graph: nn.Module, pixels: Tensor, *, dynamic: bool, opset: int, ours: bool) -> bytes:
     with torch.inference_mode():
         names = OUTPUTS[: len(graph(pixels[:1]))]
     axes = {name: {0: "batch"} for name in (INPUT, *names)} if dynamic else None
@@ -133,6 +148,7 @@ def _trace(graph: nn.Module, pixels: Tensor, *, dynamic: bool, opset: int) -> by
                 output_names=list(names),
                 dynamic_axes=axes,
                 opset_version=opset,
+                custom_opsets={DOMAIN: DOMAIN_VERSION} if ours else None,
                 dynamo=False,
             )
     except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
@@ -170,14 +186,12 @@ def _describe(model: Any, info: ModelInfo, *, batch: int | None, top: int) -> No
         output.CopyFrom(onnx.helper.make_tensor_value_info(output.name, kind, [first, top, *sides]))
 
 
-def _refuse_impure(model: Any) -> None:
-    """Raise for operators that the pure graph must not hold, and for weights outside the file."""
-    bad = sorted(
-        {n.op_type for n in model.graph.node if n.op_type in FORBIDDEN or n.domain not in ("", "ai.onnx")}
-    )
+def _refuse_impure(model: Any, nodes: frozenset[str]) -> None:
+    """Raise for operators that the graph must not hold, and for weights outside the file."""
+    bad = sorted({n.op_type for n in model.graph.node if n.op_type in FORBIDDEN or not _known(n, nodes)})
     if bad:
         raise ExportError(
-            f"[write_onnx] the pure graph must not hold {', '.join(bad)}; "
+            f"[write_onnx] the {'plugin' if nodes else 'pure'} graph must not hold {', '.join(bad)}; "
             "write that part of the model in plain tensor operators"
         )
     outside = [t.name for t in model.graph.initializer if t.data_location == _onnx().TensorProto.EXTERNAL]
@@ -185,3 +199,7 @@ def _refuse_impure(model: Any) -> None:
         raise ExportError(
             f"[write_onnx] weights must lie in the file, found outside: {', '.join(outside[:5])}"
         )
+
+
+def _known(node: Any, nodes: frozenset[str]) -> bool:
+    return node.domain in ("", "ai.onnx") or (node.domain == DOMAIN and node.op_type in nodes)

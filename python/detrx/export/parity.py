@@ -13,14 +13,34 @@ from detrx.preprocess import lay
 from detrx.runtime.backend import Backend
 from detrx.types import ModelInfo, Raw
 
-SCORE_LIMIT = 1e-3
-BOX_LIMIT = 0.5
-"""Pixels of the canvas."""
-MASK_LIMIT = 0.1
-"""Logits of masks, whose edge is at 0 and whose inside mostly above 2."""
-FLOOR = 0.01
-"""Detections below this score may sit anywhere, but for the best of each image."""
-BEST = 20
+
+@dataclass(frozen=True)
+class Limits:
+    """How far an answer may be from the model's."""
+
+    score: float = 1e-3
+    box: float = 0.5
+    """Pixels of the canvas."""
+    mask: float = 0.1
+    """Logits of masks, whose edge is at 0 and whose inside mostly above 2."""
+    floor: float = 0.01
+    """Detections below this score may sit anywhere, but for the best of each image."""
+    best: int = 20
+    ap: float | None = None
+    """Points of AP, of 100, that may be lost; where a data set is given, this decides in place of the others."""
+
+
+LIMITS = {
+    "fp32": Limits(),
+    "fp16": Limits(0.1, 4.0, 1.0, floor=0.3, best=0, ap=0.3),
+    "bf16": Limits(0.15, 12.0, 4.0, floor=0.3, best=0, ap=0.5),
+    "int8": Limits(0.2, 12.0, 4.0, floor=0.4, best=0, ap=0.5),
+    "int8-b": Limits(0.25, 16.0, 4.0, floor=0.4, best=0, ap=1.0),
+    "int4": Limits(0.25, 16.0, 4.0, floor=0.4, best=0, ap=1.0),
+}
+"""Of each precision. What is rounded may choose another of two queries that are nearly alike, so that of what is not
+exact only confident detections are compared."""
+EXACT = LIMITS["fp32"]
 
 
 class ParityError(ExportError):
@@ -51,9 +71,10 @@ class ParityReport:
     reference: str
     exported: str
     images: tuple[ImageParity, ...]
-    score_limit: float = SCORE_LIMIT
-    box_limit: float = BOX_LIMIT
-    mask_limit: float = MASK_LIMIT
+    limits: Limits = EXACT
+    ap: tuple[float, float] | None = None
+    """AP of the reference and of what was exported, in points of 100, on ``ap_images`` pictures; None: not measured."""
+    ap_images: int = 0
 
     @property
     def score(self) -> float:
@@ -70,30 +91,37 @@ class ParityReport:
     @property
     def passed(self) -> bool:
         """Written so that a NaN does not pass."""
+        if self.ap is not None and self.limits.ap is not None:
+            return self.ap[0] - self.ap[1] <= self.limits.ap and np.isfinite(self.score)
+        limits = self.limits
         near = [
-            i.score <= self.score_limit and i.box <= self.box_limit and i.mask <= self.mask_limit
-            for i in self.images
+            i.score <= limits.score and i.box <= limits.box and i.mask <= limits.mask for i in self.images
         ]
         return bool(near) and all(near)
 
     def table(self, rows: int = 5) -> str:
         """The largest differences first, as text."""
-        worst = sorted(self.images, key=_distance, reverse=True)[:rows]
+        worst = sorted(self.images, key=self._distance, reverse=True)[:rows]
         lines = [f"{'picture':<24} {'score':>9} {'box (px)':>9} {'mask':>9}"]
         lines += [f"{one.name[-24:]:<24} {one.score:9.2e} {one.box:9.3f} {one.mask:9.2e}" for one in worst]
-        lines.append(f"{'limit':<24} {self.score_limit:9.2e} {self.box_limit:9.3f} {self.mask_limit:9.2e}")
+        limits = self.limits
+        lines.append(f"{'limit':<24} {limits.score:9.2e} {limits.box:9.3f} {limits.mask:9.2e}")
+        if self.ap is not None:
+            may = "" if limits.ap is None else f", {limits.ap:.1f} may be lost"
+            lines.append(f"AP {self.ap[0]:.2f} -> {self.ap[1]:.2f} on {self.ap_images} pictures{may}")
         return "\n".join(lines)
 
-
-def _distance(one: ImageParity) -> float:
-    far = max(one.score / SCORE_LIMIT, one.box / BOX_LIMIT, one.mask / MASK_LIMIT)
-    return far if far == far else float("inf")
+    def _distance(self, one: ImageParity) -> float:
+        far = max(one.score / self.limits.score, one.box / self.limits.box, one.mask / self.limits.mask)
+        return far if far == far else float("inf")
 
 
 def check(
     reference: Backend,
     exported: Backend,
     images: Iterable[tuple[str, NDArray[np.uint8]]],
+    *,
+    limits: Limits = EXACT,
 ) -> ParityReport:
     """Run pictures through both and compare what they find.
 
@@ -101,6 +129,7 @@ def check(
         reference: the model that is to be matched.
         exported: its canvas and its way of batching are used.
         images: name and (H, W, 3) uint8 RGB of each picture.
+        limits: of the precision that was exported.
 
     Raises:
         ExportError: there is no picture.
@@ -116,9 +145,10 @@ def check(
         one, other = reference.infer(pixels), exported.infer(pixels)
         for i, (name, _) in enumerate(part):
             pair = _at(one, i), _at(other, i)
-            score, box = compare(*pair, canvas=exported.info.canvas)
-            rows.append(ImageParity(name, score, box, compare_masks(*pair, canvas=exported.info.canvas)))
-    return ParityReport(reference.description, exported.description, tuple(rows))
+            score, box = compare(*pair, canvas=exported.info.canvas, limits=limits)
+            mask = compare_masks(*pair, canvas=exported.info.canvas, limits=limits)
+            rows.append(ImageParity(name, score, box, mask))
+    return ParityReport(reference.description, exported.description, tuple(rows), limits)
 
 
 def _pixels(images: Sequence[NDArray[np.uint8]], info: ModelInfo, size: int) -> NDArray[np.float32]:
@@ -132,7 +162,7 @@ def _at(raw: Raw, i: int) -> Raw:
     return Raw(raw.scores[one], raw.labels[one], raw.boxes[one], masks)
 
 
-def compare(one: Raw, other: Raw, *, canvas: tuple[int, int]) -> tuple[float, float]:
+def compare(one: Raw, other: Raw, *, canvas: tuple[int, int], limits: Limits = EXACT) -> tuple[float, float]:
     """The largest difference in score and, in pixels of the canvas, in boxes, of the answers to one image.
 
     Scores are compared rank by rank, which near ties cannot disturb. A box is compared with the nearest box
@@ -143,10 +173,12 @@ def compare(one: Raw, other: Raw, *, canvas: tuple[int, int]) -> tuple[float, fl
     if not (np.isfinite(other.scores).all() and np.isfinite(other.boxes).all()):
         return float("nan"), float("nan")
     slack = 2 * float(score)
-    return float(score), max(_farthest(one, other, canvas, slack), _farthest(other, one, canvas, slack))
+    return float(score), max(
+        _farthest(one, other, canvas, slack, limits), _farthest(other, one, canvas, slack, limits)
+    )
 
 
-def compare_masks(one: Raw, other: Raw, *, canvas: tuple[int, int]) -> float:
+def compare_masks(one: Raw, other: Raw, *, canvas: tuple[int, int], limits: Limits = EXACT) -> float:
     """The largest difference of mask logits between the detections that count and their counterparts; 0 without masks.
 
     Where several boxes are as near as the nearest, the mask that is most alike counts.
@@ -157,7 +189,7 @@ def compare_masks(one: Raw, other: Raw, *, canvas: tuple[int, int]) -> float:
         return float("inf")
     if not np.isfinite(other.masks).all():
         return float("nan")
-    counts = np.flatnonzero(_counting(one, other, slack=0.0))
+    counts = np.flatnonzero(_counting(one, other, slack=0.0, limits=limits))
     gaps = _gaps(one, other, canvas)[counts]
     largest = 0.0
     for mask, gap in zip(one.masks[0][counts], gaps):
@@ -167,12 +199,12 @@ def compare_masks(one: Raw, other: Raw, *, canvas: tuple[int, int]) -> float:
     return largest
 
 
-def _counting(one: Raw, other: Raw, *, slack: float) -> NDArray[np.bool_]:
+def _counting(one: Raw, other: Raw, *, slack: float, limits: Limits) -> NDArray[np.bool_]:
     """(K,) which detections must have a counterpart."""
     scores = one.scores[0]
     # What scores about as low as the last of the other answer may be cut off there.
     last = float(other.scores[0, -1]) + slack if len(other.scores[0]) else 1.0
-    counts: NDArray[np.bool_] = (scores >= FLOOR) | (np.arange(len(scores)) < BEST)
+    counts: NDArray[np.bool_] = (scores >= limits.floor) | (np.arange(len(scores)) < limits.best)
     counts &= (scores > last) | (len(scores) < other.scores.shape[1])
     return counts
 
@@ -185,7 +217,7 @@ def _gaps(one: Raw, other: Raw, canvas: tuple[int, int]) -> NDArray[np.float32]:
     return gap
 
 
-def _farthest(one: Raw, other: Raw, canvas: tuple[int, int], slack: float) -> float:
+def _farthest(one: Raw, other: Raw, canvas: tuple[int, int], slack: float, limits: Limits) -> float:
     """The largest distance in pixels from a box that counts to the nearest of its class."""
-    gap = _gaps(one, other, canvas)[_counting(one, other, slack=slack)]
+    gap = _gaps(one, other, canvas)[_counting(one, other, slack=slack, limits=limits)]
     return float(gap.min(axis=1, initial=np.inf).max(initial=0.0))

@@ -115,7 +115,9 @@ def _settings(config: TrainConfig | None, recipe: str | None, given: dict[str, A
             "[train] give config or recipe, not both; dataclasses.replace changes a recipe's settings"
         )
     base = config or (recipe_for(recipe) if recipe is not None else TrainConfig())
-    changes = {k: str(v) if isinstance(v, Path) else v for k, v in given.items() if v is not None}
+    changes: dict[str, Any] = {
+        k: str(v) if isinstance(v, Path) else v for k, v in given.items() if v is not None
+    }
     if recipe is not None and ("epochs" in changes or "minutes" in changes):
         base = without_length(base)
     return dataclasses.replace(base, **changes)
