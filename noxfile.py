@@ -127,3 +127,10 @@ def bench(session: nox.Session) -> None:
     """The benchmarks; arguments after -- go to pytest."""
     session.install("-e", ".[dev]")
     session.run("pytest", "benchmarks", "--benchmark-enable", "--benchmark-only", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """The live loop with a camera that drops out and slow viewers; ten minutes, or `-- --minutes 1440`."""
+    session.install("-e", ".[cpu]")
+    session.run("python", "scripts/soak.py", *session.posargs)

@@ -17,7 +17,7 @@ from detrx.errors import ConfigError, SourceError
 from detrx.live.frames import Source
 from detrx.live.loop import run
 from detrx.live.pipeline import STAGES, Pipeline
-from detrx.live.sink import Shown, Sink
+from detrx.live.sink import JsonLinesSink, Shown, Sink, VideoSink
 from detrx.live.source import open_source
 from detrx.types import Frame, Raw
 
@@ -215,3 +215,22 @@ def test_steps_change_detections_in_order(detector: Detector) -> None:
     report = run(detector, Counted(5), steps=[step])
     assert seen == list(range(5))
     assert report.objects == 5
+
+
+def test_a_recording_stops_before_the_disk_is_full(
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Usage:
+        free = 2**30
+
+    def usage(path: Path) -> Usage:
+        Usage.free //= 32
+        return Usage()
+
+    monkeypatch.setattr("detrx.live.sink.shutil.disk_usage", usage)
+    video, lines = VideoSink(tmp_path / "v.mp4", fps=25), JsonLinesSink(tmp_path / "v.jsonl")
+    report = run(detector, Counted(70), sinks=[video, lines])
+    assert report.frames == 70
+    assert "VideoSink" in report.lost[0]
+    assert (tmp_path / "v.jsonl").read_text().count("\n") == 70
+    assert len(list(open_source(tmp_path / "v.mp4"))) == 30

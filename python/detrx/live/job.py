@@ -69,6 +69,8 @@ class DetectConfig:
     """Stop after so many frames."""
     timeout: float = 5.0
     """Seconds to wait for a camera or stream."""
+    retry: Optional[float] = None
+    """Seconds that a camera or stream which was lost is sought; 0 not at all, none for ever."""
     send: Optional[str] = None
     """Send the pictures on as H.264 through GStreamer: udp://HOST:PORT, or rtsp://SERVER/PATH."""
     web: Optional[str] = None
@@ -107,6 +109,8 @@ class WatchConfig:
     """Stop after so many frames."""
     timeout: float = 5.0
     """Seconds to wait for the camera."""
+    retry: Optional[float] = None
+    """Seconds that a camera which was lost is sought; 0 not at all, none for ever."""
     web: Optional[str] = None
     """In place of the window, serve a page at HOST:PORT; --web alone is 127.0.0.1:8080, and 0.0.0.0:8080 lets in
     other machines that have the token."""
@@ -143,7 +147,9 @@ def detect(
     with ExitStack() as stack:
         detector, page = _open(config, stack, on_ready, on_page)
         hear = page.hear if page is not None else None
-        source = stack.enter_context(open_source(config.source, timeout=config.timeout, on_state=hear))
+        source = stack.enter_context(
+            open_source(config.source, timeout=config.timeout, retry=config.retry, on_state=hear)
+        )
         folder = config.out if config.out is not None else free_folder(Path("runs/detect"))
         kinds = config.save or (("pictures" if source.fps is None else "video"), "jsonl")
         try:
@@ -198,7 +204,7 @@ def watch(
     with ExitStack() as stack:
         detector, page = _open(config, stack, on_ready, on_page)
         hear = page.hear if page is not None else None
-        source = open_source(config.source, timeout=config.timeout, on_state=hear)
+        source = open_source(config.source, timeout=config.timeout, retry=config.retry, on_state=hear)
         sinks = [WindowSink(f"detrx - {source.name} - q ends")] if window else []
         tell = _tell(page, source, on_frame, config.threshold)
         return run(

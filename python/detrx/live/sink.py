@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,11 @@ from detrx.errors import SourceError
 from detrx.images import IMAGE_SUFFIXES, opencv
 from detrx.live.frames import FALLBACK_FPS
 from detrx.types import Detections, Frame
+
+LEAST_FREE = 16 << 20
+"""Bytes of the disk that a recording leaves free."""
+LOOK_EVERY = 30
+"""Frames from one look at the disk to the next."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,7 @@ class VideoSink(Sink):
         self._fps = fps or FALLBACK_FPS
         self._codecs = codecs
         self._writer: Any = None
+        self._count = 0
         self._size: Tuple[int, int] = (0, 0)
 
     def write(self, shown: Shown) -> None:
@@ -99,10 +107,17 @@ class VideoSink(Sink):
         picture = shown.picture
         if self._writer is None:
             self._open(picture)
+        self._check_disk()
         size = (picture.shape[1], picture.shape[0])
         if size != self._size:
             picture = cv2.resize(picture, self._size)
         self._writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+    def _check_disk(self) -> None:
+        """OpenCV's writer says nothing of a full disk; stopping before leaves room for the file's trailer."""
+        self._count += 1
+        if self._count % LOOK_EVERY == 1 and shutil.disk_usage(self.path.parent).free < LEAST_FREE:
+            raise OSError(errno.ENOSPC, f"less than {LEAST_FREE >> 20} MiB are free", str(self.path))
 
     def close(self) -> None:
         writer, self._writer = self._writer, None
