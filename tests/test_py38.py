@@ -18,7 +18,7 @@ MODULES = (
     "bench", "doctor", "demo", "__main__", "runtime.backend", "runtime.onnx", "runtime.torch",
     "runtime.sidecar", "runtime.tensorrt", "runtime.tensorrt_python", "runtime.probe",
     "live.frames", "live.source", "live.files", "live.camera", "live.scenes", "live.loop", "live.sink", "live.job",
-    "live.track",
+    "live.track", "live.zones",
     "cli.main", "cli.detect", "cli.webcam", "cli.bench", "cli.doctor", "cli.demo",
     "cli.data", "cli.eval", "cli.export",
     "data.coco", "data.catalog", "data.augment", "data.synthetic", "data.check", "data.check_page",

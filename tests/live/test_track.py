@@ -138,6 +138,12 @@ def test_a_flash_gets_no_number_and_numbers_have_no_holes() -> None:
     assert follow(frames + late) == [[1], [1, -1], [1], [1, -1], [1, 2]]
 
 
+def test_an_object_that_is_named_twice_has_one_number() -> None:
+    both = found((50, 60, 0.9), (51, 60, 0.7), (50, 60, 0.6), (150, 60, 0.6), labels=(0, 0, 1, 1))
+    swapped = found((50, 60, 0.9), (51, 60, 0.7), (50, 60, 0.6), (150, 60, 0.6), labels=(1, 0, 0, 1))
+    assert follow([both] * 3 + [swapped] * 3) == [[1, -1, -1, 2]] * 3 + [[-1, -1, 1, 2]] * 3
+
+
 def test_classes_are_kept_apart_unless_told_otherwise() -> None:
     frames = [found((50, 60, 0.9), labels=(t // 5,)) for t in range(10)]
     assert follow(frames)[-1] == [2]

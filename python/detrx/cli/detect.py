@@ -6,7 +6,7 @@ from typing import Sequence
 
 import tyro
 
-from detrx.cli.live_line import LiveLine, announce, announce_page
+from detrx.cli.live_line import LiveLine, announce, announce_page, tell_zones
 from detrx.cli.options import source_first, web_alone
 from detrx.live.job import DetectConfig, detect
 from detrx.live.web import DEFAULT
@@ -28,6 +28,7 @@ def run(args: Sequence[str]) -> int:
         + (f", {loop.skipped} unreadable pictures skipped" if loop.skipped else "")
         + (f", {loop.dropped} frames dropped" if loop.dropped else "")
     )
+    tell_zones(loop)
     for path in report.files:
         if path.exists():
             print(f"wrote {path}")

@@ -12,7 +12,7 @@ from rich.text import Text
 
 import detrx
 from detrx.detector import Detector
-from detrx.live.loop import STAGES, FrameTimes
+from detrx.live.loop import STAGES, FrameTimes, LoopReport
 from detrx.types import Detections, Frame
 
 EVERY = 0.2
@@ -47,6 +47,12 @@ class LiveLine:
 def announce(detector: Detector) -> None:
     """The first line of every command that runs a model."""
     print(f"detrx {detrx.__version__} | {detector.describe()}", flush=True)
+
+
+def tell_zones(report: LoopReport) -> None:
+    """A line for each zone and line."""
+    for name, count in report.zones.items():
+        print(f"{name}: {count['in']} in, {count['out']} out")
 
 
 def announce_page(url: str) -> None:

@@ -7,7 +7,7 @@ from typing import Sequence
 
 import tyro
 
-from detrx.cli.live_line import announce, announce_page, say
+from detrx.cli.live_line import announce, announce_page, say, tell_zones
 from detrx.cli.options import source_first, web_alone
 from detrx.live.job import WatchConfig, watch
 from detrx.live.loop import FrameTimes
@@ -38,4 +38,5 @@ def run(args: Sequence[str]) -> int:
         f"{report.frames} frames at {report.fps:.1f}/s, {report.times.milliseconds('frame'):.1f} ms each (p50), "
         f"{report.dropped} dropped because the model was busy"
     )
+    tell_zones(report)
     return 130 if report.ended == "interrupted" else 0

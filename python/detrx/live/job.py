@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Callable, List, Optional, Tuple, Union
 
@@ -27,6 +27,7 @@ from detrx.live.sink import (
 from detrx.live.source import open_source
 from detrx.live.track import TrackConfig, Tracker, worth_showing
 from detrx.live.web import LEAST, PageConfig, WebPage
+from detrx.live.zones import Zones, read_zones
 from detrx.types import Detections, Frame
 
 OnReady = Callable[[Detector], None]
@@ -79,6 +80,8 @@ class DetectConfig:
     """Number the objects, and keep to the numbers from frame to frame."""
     tracker: TrackConfig = field(default_factory=TrackConfig)
     """Of --track."""
+    zones: Optional[Path] = None
+    """A zones.json of areas and lines that count the objects in them and across them; tracks them too."""
     page: PageConfig = field(default_factory=PageConfig)
     """Of --web."""
 
@@ -118,6 +121,8 @@ class WatchConfig:
     """Number the objects, and keep to the numbers from frame to frame."""
     tracker: TrackConfig = field(default_factory=TrackConfig)
     """Of --track."""
+    zones: Optional[Path] = None
+    """A zones.json of areas and lines that count the objects in them and across them; tracks them too."""
     page: PageConfig = field(default_factory=PageConfig)
     """Of --web."""
 
@@ -144,6 +149,7 @@ def detect(
         ConfigError: an unknown model or setting.
         SourceError: the source cannot be opened or read, or the folder not written to.
     """
+    zones = _zones(config)
     with ExitStack() as stack:
         detector, page = _open(config, stack, on_ready, on_page)
         hear = page.hear if page is not None else None
@@ -154,7 +160,7 @@ def detect(
         kinds = config.save or (("pictures" if source.fps is None else "video"), "jsonl")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            sinks, files = _make_sinks(kinds, folder, config.source, source)
+            sinks, files = _make_sinks(kinds, folder, config.source, source, zones)
         except OSError as error:
             raise SourceError(
                 f"[detect] {folder} cannot be written to: {error}; give another with --out"
@@ -166,12 +172,13 @@ def detect(
             detector,
             source,
             sinks=sinks,
-            steps=_steps(config),
+            steps=_steps(config, zones),
+            paints=[zones.paint] if zones is not None else [],
             limit=config.frames,
             show=config.threshold,
             on_frame=tell,
         )
-    return DetectReport(report, folder, tuple(files))
+    return DetectReport(_with_counts(report, zones), folder, tuple(files))
 
 
 def watch(
@@ -201,21 +208,24 @@ def watch(
             f"shows it in a browser, `--no-window` prints what is seen; "
             f"`detrx detect {redact(config.source)} --frames 300` writes a video"
         )
+    zones = _zones(config)
     with ExitStack() as stack:
         detector, page = _open(config, stack, on_ready, on_page)
         hear = page.hear if page is not None else None
         source = open_source(config.source, timeout=config.timeout, retry=config.retry, on_state=hear)
         sinks = [WindowSink(f"detrx - {source.name} - q ends")] if window else []
         tell = _tell(page, source, on_frame, config.threshold)
-        return run(
+        report = run(
             detector,
             source,
             sinks=sinks,
-            steps=_steps(config),
+            steps=_steps(config, zones),
+            paints=[zones.paint] if zones is not None else [],
             limit=config.frames,
             show=config.threshold,
             on_frame=tell,
         )
+    return _with_counts(report, zones)
 
 
 def _open(
@@ -227,7 +237,7 @@ def _open(
     """The detector and, where one is wanted, the page, before the source: it can be seen to connect."""
     least = min(
         config.threshold,
-        config.tracker.low if config.track else 1.0,
+        config.tracker.low if _follows(config) else 1.0,
         LEAST if config.web is not None else 1.0,
     )
     detector = stack.enter_context(
@@ -268,9 +278,22 @@ def _tell(page: Optional[WebPage], source: Source, on_frame: Optional[OnFrame], 
     return tell
 
 
-def _steps(config: Config) -> List[Step]:
+def _steps(config: Config, zones: Optional[Zones]) -> List[Step]:
     """What is done to the detections of each frame."""
-    return [Tracker(config.tracker, high=config.threshold)] if config.track else []
+    tracker = [Tracker(config.tracker, high=config.threshold)] if _follows(config) else []
+    return [*tracker, *([zones] if zones is not None else [])]
+
+
+def _follows(config: Config) -> bool:
+    return config.track or config.zones is not None
+
+
+def _zones(config: Config) -> Optional[Zones]:
+    return None if config.zones is None else Zones(read_zones(config.zones), lost=config.tracker.lost)
+
+
+def _with_counts(report: LoopReport, zones: Optional[Zones]) -> LoopReport:
+    return report if zones is None else replace(report, zones=zones.counts)
 
 
 def _check_frames(where: str, frames: Optional[int]) -> None:
@@ -288,7 +311,7 @@ def free_folder(path: Path) -> Path:
 
 
 def _make_sinks(
-    kinds: Tuple[str, ...], folder: Path, source: str, opened: Source
+    kinds: Tuple[str, ...], folder: Path, source: str, opened: Source, zones: Optional[Zones]
 ) -> Tuple[List[Sink], List[Path]]:
     sinks: List[Sink] = []
     files: List[Path] = []
@@ -301,7 +324,7 @@ def _make_sinks(
         sinks.append(VideoSink(files[-1], fps=opened.fps))
     if "jsonl" in kinds:
         files.append(folder / "detections.jsonl")
-        sinks.append(JsonLinesSink(files[-1]))
+        sinks.append(JsonLinesSink(files[-1], says=None if zones is None else zones.state))
     if "csv" in kinds:
         files.append(folder / "detections.csv")
         sinks.append(CsvSink(files[-1]))

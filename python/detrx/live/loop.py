@@ -31,6 +31,8 @@ FrameTimes = Tuple[float, float, float, float, float, float]
 OnFrame = Callable[[Frame, Detections, FrameTimes], None]
 Step = Callable[[Frame, Detections], Detections]
 """Something done to the detections of each frame, in the order of the frames: tracking, zones."""
+Paint = Callable[[NDArray[np.uint8]], None]
+"""Draws onto the picture of a frame, in place."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class LoopReport:
     """Frames of a live source that arrived damaged."""
     reconnects: int = 0
     """Times that a lost source was opened anew."""
+    zones: Dict[str, Dict[str, int]] = field(default_factory=dict)
+    """How often each zone and line was passed: its name -> "in" and "out"."""
 
     @property
     def fps(self) -> float:
@@ -95,6 +99,7 @@ def run(
     *,
     sinks: Sequence[Sink] = (),
     steps: Sequence[Step] = (),
+    paints: Sequence[Paint] = (),
     limit: Optional[int] = None,
     seconds: Optional[float] = None,
     show: float = 0.0,
@@ -111,6 +116,7 @@ def run(
         source: is closed.
         sinks: are closed, which finishes their files.
         steps: change the detections of each frame, in order, before they are drawn and written.
+        paints: draw onto each picture, in order, after the boxes.
         limit: stop after so many frames.
         seconds: stop after so much wall clock.
         show: the least score that is drawn and written; an object with a track is whatever its score.
@@ -118,7 +124,7 @@ def run(
         on_frame: told of each frame after it was written, with all that the detector found.
     """
     pipeline = Pipeline(detector, source, lanes=lanes, limit=limit)
-    state = _Run(source, sinks, steps, show, on_frame)
+    state = _Run(source, sinks, steps, paints, show, on_frame)
     ended = "end"
     try:
         for found in pipeline:
@@ -148,13 +154,14 @@ class _Run:
         source: Source,
         sinks: Sequence[Sink],
         steps: Sequence[Step],
+        paints: Sequence[Paint],
         show: float,
         on_frame: Optional[OnFrame],
     ) -> None:
         self.frames = 0
         self.objects = 0
         self._start = time.perf_counter()
-        self._source, self._sinks, self._steps = source, list(sinks), steps
+        self._source, self._sinks, self._steps, self._paints = source, list(sinks), steps, paints
         self._show, self._on_frame = show, on_frame
         self._rows: Deque[FrameTimes] = deque(maxlen=KEPT)
         self._ages: Deque[float] = deque(maxlen=KEPT)
@@ -173,6 +180,8 @@ class _Run:
         shown = worth_showing(detections, self._show)
         wanted = any(sink.wants_picture for sink in self._sinks)
         picture = draw(frame.image, shown) if wanted else frame.image
+        for paint in self._paints if wanted else ():
+            paint(picture)
         drawn = time.perf_counter()
         self._write(Shown(frame, shown, picture, age=self._age(frame)))
         written = time.perf_counter()

@@ -10,7 +10,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,15 +162,18 @@ class FilmSink(Sink):
 class JsonLinesSink(Sink):
     """One JSON line a frame: frame, seconds, name, and objects with box, score, label, name, category_id, track."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, says: Optional[Callable[[], Dict[str, Any]]] = None) -> None:
+        """``says`` is asked at each frame for more keys of its line."""
         self.path = path
+        self._says = says
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: Any = path.open("w", encoding="utf-8")
 
     def write(self, shown: Shown) -> None:
         frame, found = shown.frame, shown.found
+        more = self._says() if self._says is not None else {}
         line = {"frame": frame.index, "seconds": round(frame.seconds, 4), "name": frame.name}
-        self._file.write(json.dumps({**line, "objects": as_objects(found)}) + "\n")
+        self._file.write(json.dumps({**line, "objects": as_objects(found), **more}) + "\n")
         self._file.flush()
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Optional
+from typing import Any, List, Optional
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from detrx.types import Detections, Frame
 
 NONE = -1
 """What Detections.tracks says of an object without a track."""
+SAME = 0.8
+"""An object that overlaps one with a track by more begins none: DETRs name an object twice where they are not sure."""
 _AGAIN, _WEAK, _NEW = 0.2, 0.5, 0.3
 """The least overlap with a track seen before, by an object of low score, and with a track in its second frame."""
 
@@ -83,7 +85,7 @@ class Tracker:
         fresh = at[had][self._ids[at[had]] == NONE]
         self._ids[np.sort(fresh)] = self._numbers(len(fresh))
         tracks: Indices = np.where(at == NONE, NONE, self._ids[at] if len(self._ids) else NONE)
-        new = np.flatnonzero(strong & (at == NONE))
+        new = _apart(found, np.flatnonzero(strong & (at == NONE)), beside=had)
         ids = self._numbers(len(new)) if first else np.full(len(new), NONE)
         tracks[new] = ids
         self._forget()
@@ -125,6 +127,17 @@ class Tracker:
         self._ids = np.concatenate((self._ids, ids))
         self._labels = np.concatenate((self._labels, new.labels))
         self._seen = np.concatenate((self._seen, np.full(len(new), self._now, np.float64)))
+
+
+def _apart(found: Detections, new: Indices, *, beside: Indices) -> Indices:
+    """Those of the new that are not the same as one beside them or a better new one."""
+    boxes = found.boxes.astype(np.float64)
+    kept: List[int] = []
+    for one in new:
+        others = boxes[[*beside, *kept]].reshape(-1, 4)
+        if (overlaps(boxes[one][None], others) < SAME).all():
+            kept.append(int(one))
+    return np.array(kept, np.int64)
 
 
 def worth_showing(found: Detections, score: float) -> Detections:
