@@ -53,6 +53,11 @@ class ZonePlan:
     anchor: str = "bottom"
     """One of ANCHORS."""
 
+    @property
+    def names(self) -> List[str]:
+        """Of the zones, then of the lines."""
+        return [zone.name for zone in self.zones] + [line.name for line in self.lines]
+
     def to_json(self) -> str:
         """What parse_zones reads."""
         return json.dumps(
@@ -107,12 +112,13 @@ class _Reader:
         self._pixels = coordinates == "pixels"
         zones = tuple(self._zone(one, at) for one, at in self._list(found, "zones"))
         lines = tuple(self._line(one, at) for one, at in self._list(found, "lines"))
-        names = Counter(one.name for one in (*zones, *lines))
+        plan = ZonePlan(zones, lines, self._pixels, anchor)
+        names = Counter(plan.names)
         if not names:
             raise self._error("zones and lines", "must have at least one", 0)
         if max(names.values()) > 1:
             raise self._error("name", "must be of one zone or line alone", names.most_common(1)[0][0])
-        return ZonePlan(zones, lines, self._pixels, anchor)
+        return plan
 
     def _zone(self, value: Any, at: str) -> Zone:
         found = self._keys(value, at, must=("name", "polygon"))
@@ -182,9 +188,7 @@ class Zones:
     def __init__(self, plan: ZonePlan, *, lost: float = 1.0) -> None:
         """``lost`` is the seconds after which a track that is not seen has left."""
         self.plan = plan
-        self.counts: Dict[str, Dict[str, int]] = {
-            one.name: {"in": 0, "out": 0} for one in (*plan.zones, *plan.lines)
-        }
+        self.counts: Dict[str, Dict[str, int]] = {name: {"in": 0, "out": 0} for name in plan.names}
         """How often each zone and line was passed so far: into a zone and out of it, or across a line."""
         self.events: List[Dict[str, Any]] = []
         """Of the newest frame: name, event ("in" or "out"), track, and the seconds of its stay on leaving a zone."""
