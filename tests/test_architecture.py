@@ -24,7 +24,7 @@ FLOORS = (
     {"__main__"},
     {"cli"},
     {"train"},
-    {"evaluation", "bench", "doctor", "explain", "demo"},
+    {"evaluation", "bench", "doctor", "estimate", "explain", "demo"},
     {"live"},
     {"detector"},
     {"losses", "export", "runtime"},
@@ -65,8 +65,8 @@ DELIBERATE = {
 RUNTIME_HALF = (
     "__init__", "errors", "types", "native", "images", "preprocess", "detector", "draw", "bench", "doctor", "demo",
     "runtime/*", "live/*",
-    "data/catalog", "data/synthetic", "evaluation/coco",
-    "__main__", "cli/main", "cli/detect", "cli/webcam", "cli/bench", "cli/doctor", "cli/demo",
+    "data/catalog", "data/synthetic", "evaluation/coco", "estimate/*",
+    "__main__", "cli/main", "cli/detect", "cli/webcam", "cli/bench", "cli/doctor", "cli/demo", "cli/estimate",
 )  # fmt: skip
 HEAVY = {
     "cv2", "faster_coco_eval", "matplotlib", "onnx", "onnxruntime", "pandas", "PIL", "pycocotools", "pycuda",

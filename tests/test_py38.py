@@ -19,7 +19,7 @@ MODULES = (
     "runtime.sidecar", "runtime.tensorrt", "runtime.tensorrt_python", "runtime.probe",
     "live.frames", "live.source", "live.files", "live.camera", "live.scenes", "live.loop", "live.sink", "live.job",
     "live.track", "live.zones",
-    "cli.main", "cli.detect", "cli.webcam", "cli.bench", "cli.doctor", "cli.demo",
+    "cli.main", "cli.detect", "cli.webcam", "cli.bench", "cli.doctor", "cli.demo", "cli.estimate",
     "cli.data", "cli.eval", "cli.export",
     "data.coco", "data.catalog", "data.augment", "data.synthetic", "data.check", "data.check_page",
     "evaluation.coco", "evaluation.curves", "evaluation.plots", "evaluation.run", "train.config",
