@@ -58,17 +58,18 @@ def show(found: Estimate) -> None:
     """Print a row for each precision, and under it what the numbers assume."""
     size = " x ".join(map(str, found.canvas)) or "its own size"
     table = Table(title=f"{found.model} at {size}, batch {found.batch}, on {found.device.name}")
-    table.add_column("precision")
-    for name in (
-        "ideal ms",
-        "good ms",
-        "expected ms",
-        "traffic MB",
-        "weights MB",
-        "activations MB",
-        "memory-bound",
-    ):
-        table.add_column(name, justify="right")
+    table.add_column("precision", no_wrap=True)
+    headings = (
+        "ideal\nms",
+        "good\nms",
+        "expected\nms",
+        "traffic\nMB",
+        "weights\nMB",
+        "tensors\nMB",
+        "memory\nbound",
+    )
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in found.latencies:
         times = (f"{ms:.2f}" for ms in (row.ideal_ms, row.good_ms, row.expected_ms))
         sizes = (f"{mb:.1f}" for mb in (row.traffic_mb, row.weights_mb, row.activations_mb))
@@ -112,7 +113,7 @@ def _show_layers(found: Estimate, many: int) -> None:
             f"{layer.ideal_ms:.3f}",
             f"{layer.expected_ms:.3f}",
         )
-        table.add_row(layer.name, " ".join(layer.operators), *numbers, layer.bound)
+        table.add_row(layer.name[-30:], " ".join(layer.operators), *numbers, layer.bound)
     Console().print(table)
 
 
