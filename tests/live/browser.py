@@ -51,7 +51,7 @@ class Browser:
         """The value of a JavaScript expression in the page."""
         return self._call(f"{self._session}/execute/sync", {"script": f"return {script}", "args": []})
 
-    def wait(self, script: str, *, seconds: float = 20.0) -> Any:
+    def wait(self, script: str, *, seconds: float = 40.0) -> Any:
         """The value of an expression once it is true."""
         until = time.monotonic() + seconds
         while True:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import runpy
+import signal
+import subprocess
+import sys
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -78,6 +82,33 @@ def test_webcam_serves_a_page_in_place_of_the_window(model: str, monkeypatch: py
     report = watch(WatchConfig(SHAPES, model=model, web=":0"), on_page=url.append)
     assert report.frames == 8
     assert url[0].startswith("http://127.0.0.1:")
+
+
+def test_ctrl_c_ends_a_page_that_is_watched(model: str) -> None:
+    command = [sys.executable, "-m", "detrx", "webcam", "test://shapes?size=64x96&frames=0&live=1"]
+    process = subprocess.Popen(
+        [*command, "--model", model, "--web", "127.0.0.1:0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs ignore Ctrl-C, and their children inherit it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout is not None
+    line = ""
+    while "look at" not in line:
+        line = process.stdout.readline()
+        assert line, process.stderr and process.stderr.read()
+    url = line.split()[2]
+    with urllib.request.urlopen(url + "stream", timeout=30) as stream, urllib.request.urlopen(url + "events"):
+        assert stream.read(7) == b"--frame"
+        process.send_signal(signal.SIGINT)
+        begun = time.monotonic()
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    # Two seconds on a machine that has nothing else to do.
+    assert time.monotonic() - begun < 8
 
 
 def test_passwords_are_not_on_the_page(model: str) -> None:

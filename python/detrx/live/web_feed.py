@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Deque, Dict, Optional, Sequence, Tuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detrx.draw import draw
 from detrx.errors import ConfigError
@@ -31,11 +32,10 @@ class Look:
     classes: Optional[Tuple[int, ...]] = None
     """The labels that are shown; None for all."""
 
-    def pick(self, found: Detections) -> Detections:
-        keep = found.scores >= self.threshold
-        if self.classes is not None:
-            keep = keep & np.isin(found.labels, self.classes)
-        return found[keep]
+    def keeps(self, found: Detections) -> NDArray[np.bool_]:
+        """(N,) whether each object is shown."""
+        keep: NDArray[np.bool_] = found.scores >= self.threshold
+        return keep if self.classes is None else keep & np.isin(found.labels, self.classes)
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ class Feed:
             taken, look = self._taken, self._look
         if taken is None:
             return None
-        return encode(taken.frame, look.pick(taken.found), width=None, quality=95)
+        return encode(taken.frame, taken.found[look.keeps(taken.found)], width=None, quality=95)
 
     def news(self, *, seen: int, timeout: float) -> int:
         """Wait until state or look changed from what ``seen`` counted, or the time is over; the present count."""
@@ -221,7 +221,7 @@ class Feed:
         }
         if taken is None:
             return status
-        labels, counts = np.unique(look.pick(taken.found).labels, return_counts=True)
+        labels, counts = np.unique(taken.found.labels[look.keeps(taken.found)], return_counts=True)
         medians = np.median(np.array(self._rows, dtype=np.float64), axis=0) * 1000
         return {
             **status,
@@ -247,7 +247,9 @@ class Feed:
             if self.closed or taken is None:
                 return
             begun = time.monotonic()
-            jpeg = encode(taken.frame, look.pick(taken.found), width=self._width, quality=self._quality)
+            jpeg = encode(
+                taken.frame, taken.found[look.keeps(taken.found)], width=self._width, quality=self._quality
+            )
             with self._change:
                 self.encoded += 1
                 self._encoded_from = (taken.number, look)
