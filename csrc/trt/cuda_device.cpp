@@ -4,11 +4,12 @@
 #include <dlfcn.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <sstream>
+#include <string>
 
 #include "core/error.h"
 #include "trt/device.h"
-#include "trt/error.h"
 
 namespace detrx::trt {
 namespace {
@@ -20,7 +21,19 @@ using Context = void*;
 constexpr int kMajor = 75;  // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
 constexpr int kMinor = 76;
 constexpr unsigned kNonBlocking = 1;  // CU_STREAM_NON_BLOCKING: not held up by the default stream
-constexpr Result kNoDevice = 100;
+
+// What to do about a CUresult.
+const char* advice(Result code) noexcept {
+  switch (code) {
+    case 2:  // CUDA_ERROR_OUT_OF_MEMORY
+      return "end what else uses the GPU, or export the engine for fewer images or a smaller "
+             "canvas";
+    case 100:  // CUDA_ERROR_NO_DEVICE
+      return "`nvidia-smi` must list a GPU, and CUDA_VISIBLE_DEVICES must not hide it";
+    default:
+      return "see `detrx doctor`; after a failure of the GPU itself only a new process can use it";
+  }
+}
 
 struct Driver {
   Result (*init)(unsigned);
@@ -55,11 +68,13 @@ void find(void* handle, const char* name, Function*& function) {
 }
 
 Driver open_driver() {
-  void* const handle = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+  const char* const named = std::getenv("DETRX_CUDA_DRIVER");
+  const char* const library = named != nullptr ? named : "libcuda.so.1";
+  void* const handle = dlopen(library, RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) {
-    throw MissingLibrary(
-        "[cuda] there is no NVIDIA driver (libcuda.so.1). `nvidia-smi` must list a "
-        "GPU; in a container, pass --gpus all (Jetson: --runtime nvidia)");
+    throw DeviceError(std::string("[cuda] there is no NVIDIA driver (") + library +
+                      "). `nvidia-smi` must list a GPU; in a container, pass --gpus all (Jetson: "
+                      "--runtime nvidia); DETRX_CUDA_DRIVER names a libcuda.so.1 elsewhere");
   }
   Driver driver{};
   find(handle, "cuInit", driver.init);
@@ -170,10 +185,8 @@ class CudaDevice final : public DeviceInterface {
     driver_.error_text(code, &text);
     std::ostringstream message;
     message << "[cuda] cannot " << what << ": " << (text != nullptr ? text : "unknown error")
-            << " (" << (name != nullptr ? name : "no name") << ", " << code << ")";
-    if (code == kNoDevice) {
-      message << "; `nvidia-smi` must list a GPU, and CUDA_VISIBLE_DEVICES must not hide it";
-    }
+            << " (" << (name != nullptr ? name : "no name") << ", " << code << "); "
+            << advice(code);
     throw DeviceError(message.str());
   }
 

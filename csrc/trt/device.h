@@ -43,7 +43,8 @@ class DeviceInterface {
   virtual void wait(Stream stream) = 0;
 };
 
-// Throws MissingLibrary where there is no driver, DeviceError where there is no such GPU.
+// Throws DeviceError where there is no driver or no such GPU. DETRX_CUDA_DRIVER names the driver's
+// library where it is not libcuda.so.1 of the system.
 std::shared_ptr<DeviceInterface> make_cuda_device(int index);
 std::shared_ptr<DeviceInterface> make_host_device();
 

@@ -16,7 +16,7 @@ from detrx import native
 from detrx.errors import ConfigError, DeviceError, EngineError, MissingBackendError, TrustError
 from detrx.runtime import tensorrt
 from detrx.runtime.backend import open_backend
-from detrx.runtime.sidecar import Sidecar, file_sha256, sidecar_path
+from detrx.runtime.sidecar import Sidecar, file_sha256, read_sidecar, sidecar_path
 from detrx.types import ModelInfo
 
 INFO = ModelInfo("rt-n", ("disc", "ring"), (7, 3), (32, 64))
@@ -214,13 +214,12 @@ def test_no_library(adapter: Adapter, engine: Path, monkeypatch: pytest.MonkeyPa
         open_backend(engine)
 
 
-def test_no_driver(adapter: Adapter, engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(index: int) -> None:
-        raise FileNotFoundError("[cuda] there is no NVIDIA driver")
-
-    monkeypatch.setattr(adapter, "cuda_device", absent)
-    with pytest.raises(MissingBackendError, match="The NVIDIA driver is not available here"):
-        open_backend(engine)
+def test_a_session_that_another_thread_closed(adapter: Adapter, engine: Path) -> None:
+    session = tensorrt.NativeSession(adapter, Library(["here"]), engine, sidecar=read_sidecar(engine))
+    session.close()
+    session.close()
+    with pytest.raises(EngineError, match="has been closed"):
+        session.run((pictures(1),), ())
 
 
 @pytest.mark.parametrize(("flavour", "package"), [("tensorrt", "tensorrt"), ("rtx", "tensorrt-rtx")])

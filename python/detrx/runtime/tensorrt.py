@@ -57,9 +57,8 @@ class NativeSession:
 
         Raises:
             EngineError, DeviceError: as :func:`open_model` says.
-            MissingBackendError: there is no driver.
         """
-        device = device or _cuda_device(adapter)
+        device = device or adapter.cuda_device(0)
         require_fit(path, sidecar, capability=device.capability)
         engine = adapter.Engine(library, device, path.read_bytes())
         self.tensors = {
@@ -74,7 +73,12 @@ class NativeSession:
 
     def close(self) -> None:
         self._session = None
-        del self.run
+        self.run = _closed
+
+
+def _closed(inputs: Tuple[NDArray[Any], ...], outputs: Tuple[NDArray[Any], ...]) -> None:  # noqa: ARG001
+    """What a session runs that another thread has closed in the meantime."""
+    raise EngineError("[session] the engine has been closed; open it again")
 
 
 class TensorRtBackend:
@@ -143,8 +147,8 @@ def open_model(path: Path, *, device: str, threads: Optional[int]) -> TensorRtBa
         TrustError: no description lies beside the engine.
         EngineError: the engine is not the described one, was built with another TensorRT or for another GPU, or
             TensorRT refuses it.
-        DeviceError: there is no GPU, or its memory does not suffice.
-        MissingBackendError: there is no TensorRT, or no NVIDIA driver.
+        DeviceError: there is no NVIDIA driver or no GPU, or its memory does not suffice.
+        MissingBackendError: there is no TensorRT.
     """
     if device == "cpu":
         raise ConfigError(
@@ -209,10 +213,3 @@ def _check_shapes(tensors: Dict[str, Any], sidecar: Sidecar, path: Path) -> None
                 f"[engine] {path} gives {name} of the open shape {tensors[name][1]}, only the number of images may "
                 f"be open; `{REBUILD}`"
             )
-
-
-def _cuda_device(adapter: ModuleType) -> Any:
-    try:
-        return adapter.cuda_device(0)
-    except FileNotFoundError as error:
-        raise MissingBackendError("The NVIDIA driver", str(error)) from error

@@ -23,6 +23,7 @@ from detrx.runtime.sidecar import REBUILD, Sidecar, outputs_of, require_fit, ver
 log = logging.getLogger(__name__)
 
 PACKAGES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
+ADVICE = "see `detrx doctor`; after a failure of the GPU itself only a new process can use it"
 
 
 class PythonSession:
@@ -40,23 +41,35 @@ class PythonSession:
         require_fit(path, sidecar, version=version, flavour=sidecar.flavour)
         self._cuda = _package("pycuda.driver", sidecar)
         self._lock = threading.Lock()
+        self._run_context: Any = None
+        self._stream: Any = None
+        self._device: Dict[str, Any] = {}
+        self._host: Dict[str, NDArray[Any]] = {}
         self._context_of_device = _primary_context(self._cuda)
         try:
-            device = self._cuda.Device(0)
-            require_fit(path, sidecar, capability="{}.{}".format(*device.compute_capability()))
-            self.description = f"{self._trt.__name__} {self._trt.__version__} on {device.name()}"
-            self._deserialise(path)
-            self._names = ("pixels", *outputs_of(self.tensors, path))
-            self._allocate(sidecar.batch[2])
-        finally:
-            self._cuda.Context.pop()
+            self._open(path, sidecar)
+        except self._cuda.Error as error:
+            self._release()
+            raise DeviceError(f"[PythonSession] {path} cannot be opened: {error}; {ADVICE}") from error
+        except BaseException:
+            self._release()
+            raise
+        self._cuda.Context.pop()
+
+    def _open(self, path: Path, sidecar: Sidecar) -> None:
+        device = self._cuda.Device(0)
+        require_fit(path, sidecar, capability="{}.{}".format(*device.compute_capability()))
+        self.description = f"{self._trt.__name__} {self._trt.__version__} on {device.name()}"
+        self._deserialise(path)
+        self._names = ("pixels", *outputs_of(self.tensors, path))
+        self._allocate(sidecar.batch[2])
 
     def _deserialise(self, path: Path) -> None:
         trt = self._trt
         self._logger = trt.Logger(trt.Logger.WARNING)
         self._runtime = trt.Runtime(self._logger)
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
-        self._run_context: Any = self._engine and self._engine.create_execution_context()
+        self._run_context = self._engine and self._engine.create_execution_context()
         if self._run_context is None:
             raise EngineError(f"[engine] {trt.__name__} {trt.__version__} does not take {path}; `{REBUILD}`")
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
@@ -71,8 +84,6 @@ class PythonSession:
     def _allocate(self, images: int) -> None:
         """Memory for so many images, and every address told to TensorRT once."""
         self._stream = self._cuda.Stream()
-        self._device: Dict[str, Any] = {}
-        self._host: Dict[str, NDArray[Any]] = {}
         self._shape: Tuple[int, ...] = ()
         for name, (dtype, shape) in self.tensors.items():
             full = tuple(images if side < 0 else side for side in shape)
@@ -86,17 +97,20 @@ class PythonSession:
 
         Raises:
             ValueError: more images than there is memory for, or another shape.
-            EngineError: TensorRT fails.
+            EngineError: TensorRT fails, or the session has been closed.
             DeviceError: the GPU does not answer.
         """
         with self._lock:
-            self._context_of_device.push()
+            if self._run_context is None:
+                raise EngineError("[PythonSession] the engine has been closed; open it again")
             try:
-                self._run(inputs[0], outputs)
+                self._context_of_device.push()
+                try:
+                    self._run(inputs[0], outputs)
+                finally:
+                    self._cuda.Context.pop()
             except self._cuda.Error as error:
-                raise DeviceError(f"[PythonSession] {error}; see `detrx doctor`") from error
-            finally:
-                self._cuda.Context.pop()
+                raise DeviceError(f"[PythonSession] {error}; {ADVICE}") from error
 
     def _run(self, pixels: NDArray[Any], outputs: Tuple[NDArray[Any], ...]) -> None:
         images = len(pixels)
@@ -106,7 +120,10 @@ class PythonSession:
             )
         context, stream = self._run_context, self._stream
         if pixels.shape != self._shape:
-            context.set_input_shape("pixels", pixels.shape)
+            if not context.set_input_shape("pixels", pixels.shape):
+                raise EngineError(
+                    f"[PythonSession] {self._trt.__name__} does not take the shape {pixels.shape}"
+                )
             self._shape = pixels.shape
         staged = self._host["pixels"][:images]
         np.copyto(staged, pixels)
@@ -123,17 +140,26 @@ class PythonSession:
             np.copyto(output, place)
 
     def close(self) -> None:
-        """Give everything back in the context that it was made in: nothing is left for the interpreter's end."""
+        """Give everything back in the context that it was made in: nothing is left for the interpreter's end.
+
+        A second call does nothing.
+        """
         with self._lock:
-            self._context_of_device.push()
-            try:
-                self._run_context = self._engine = self._runtime = None
-                for memory in self._device.values():
-                    memory.free()
-                self._device, self._host = {}, {}
-                del self._stream
-            finally:
-                self._cuda.Context.pop()
+            if self._run_context is not None:
+                self._context_of_device.push()
+                self._release()
+
+    def _release(self) -> None:
+        """Called with the device's context current, and leaves it."""
+        try:
+            self._run_context = self._engine = self._runtime = self._stream = None
+            for memory in self._device.values():
+                memory.free()
+            self._device, self._host = {}, {}
+        except self._cuda.Error as error:
+            log.warning("the GPU does not take its memory back: %s", error)
+        finally:
+            self._cuda.Context.pop()
             self._context_of_device.detach()
 
 
@@ -141,6 +167,10 @@ def _package(name: str, sidecar: Sidecar) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
+        if "libcuda" in str(error):
+            raise DeviceError(
+                f"[PythonSession] no NVIDIA driver: {error}; `nvidia-smi` must list a GPU"
+            ) from error
         package = name.split(".")[0].replace("_", "-")
         pinned = f"=={sidecar.version}" if package != "pycuda" else ""
         other = "" if sidecar.flavour == "rtx" else f" Or use the native adapter. {TENSORRT_BUILD}."
@@ -152,7 +182,11 @@ def _primary_context(cuda: Any) -> Any:
     try:
         cuda.init()
         context = cuda.Device(0).retain_primary_context()
-        context.push()
+        try:
+            context.push()
+        except cuda.Error:
+            context.detach()
+            raise
     except cuda.Error as error:
         raise DeviceError(f"[PythonSession] no GPU: {error}; `nvidia-smi` must list one") from error
     return context

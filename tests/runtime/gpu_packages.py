@@ -1,0 +1,204 @@
+"""Stand-ins for the Python packages tensorrt and pycuda, over memory of this process.
+
+They do as little as they can: what a benchmark measures over them is the least that the real ones could take.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, field
+from types import ModuleType, SimpleNamespace
+from typing import Any, Callable, Protocol
+
+import numpy as np
+
+
+class Network(Protocol):
+    """What stands behind the stand-in for TensorRT."""
+
+    tensors: dict[str, tuple[str, tuple[int, ...]]]
+
+    def set_tensor_address(self, name: str, address: int) -> object: ...
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool: ...
+
+    def execute_async_v3(self, stream: int) -> bool: ...
+
+
+class Scaled:
+    """A network that gives twice the first pixels of each picture."""
+
+    def __init__(self) -> None:
+        self.tensors = {
+            "pixels": ("float32", (-1, 3, 32, 64)),
+            "boxes": ("float32", (-1, 5, 4)),
+            "scores": ("float32", (-1, 5)),
+            "labels": ("int64", (-1, 5)),
+        }
+        self.addresses: dict[str, int] = {}
+        self.images = 0
+
+    def array(self, name: str) -> np.ndarray:
+        dtype, shape = self.tensors[name]
+        full = (self.images, *shape[1:])
+        count = int(np.prod(full)) * np.dtype(dtype).itemsize
+        memory = (ctypes.c_char * count).from_address(self.addresses[name])
+        return np.frombuffer(memory, dtype).reshape(full)
+
+    def set_tensor_address(self, name: str, address: int) -> None:
+        self.addresses[name] = address
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.images = shape[0]
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        flat = 2 * self.array("pixels").reshape(self.images, -1)
+        for name in ("boxes", "scores", "labels"):
+            to = self.array(name)
+            to[...] = flat[:, : to[0].size].reshape(to.shape)
+        return True
+
+
+@dataclass
+class Gpu:
+    """What the stand-ins share: who may fail, and what has not been given back."""
+
+    network: Network
+    fail: str = ""
+    """The function of pycuda that raises."""
+    depth: int = 0
+    """Of the stack of contexts."""
+    alive: int = 0
+    """Contexts and memory."""
+    missing: bool = False
+    """There is no engine, or no execution context, to be had."""
+    modules: dict[str, ModuleType] = field(init=False)
+    """By name, for sys.modules."""
+
+    def __post_init__(self) -> None:
+        pycuda = ModuleType("pycuda")
+        driver = pycuda.driver = driver_of(self)  # type: ignore[attr-defined]
+        self.modules = {"tensorrt": tensorrt_of(self), "pycuda": pycuda, "pycuda.driver": driver}
+
+
+def tensorrt_of(gpu: Gpu) -> Any:
+    tensors = gpu.network.tensors
+
+    class Engine:
+        num_io_tensors = len(tensors)
+
+        def get_tensor_name(self, index: int) -> str:
+            return list(tensors)[index]
+
+        def get_tensor_dtype(self, name: str) -> str:
+            return tensors[name][0]
+
+        def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+            return tensors[name][1]
+
+        def create_execution_context(self) -> Network | None:
+            return None if gpu.missing else gpu.network
+
+    class Logger:
+        WARNING = 2
+
+        def __init__(self, severity: int) -> None:
+            assert severity == self.WARNING
+
+    class Runtime:
+        def __init__(self, logger: Logger) -> None:
+            self.logger = logger
+
+        def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
+            assert gpu.depth == 1
+            return None if plan == b"other" else Engine()
+
+    module: Any = ModuleType("tensorrt")
+    module.__version__ = "10.3.0"
+    module.Logger, module.Runtime, module.nptype = Logger, Runtime, np.dtype
+    return module
+
+
+def driver_of(gpu: Gpu) -> Any:
+    class Error(Exception):
+        pass
+
+    def may_fail(function: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*given: Any) -> Any:
+            if gpu.fail == function.__name__:
+                raise Error(f"{function.__name__} failed: launch failure")
+            return function(*given)
+
+        return called
+
+    class Context:
+        @may_fail
+        def push(self) -> None:
+            gpu.depth += 1
+
+        @staticmethod
+        def pop() -> None:
+            gpu.depth -= 1
+
+        def detach(self) -> None:
+            gpu.alive -= 1
+
+    class Device:
+        def __init__(self, index: int) -> None:
+            assert index == 0
+
+        def compute_capability(self) -> tuple[int, int]:
+            return (8, 7)
+
+        def name(self) -> str:
+            return "Orin"
+
+        @may_fail
+        def retain_primary_context(self) -> Context:
+            gpu.alive += 1
+            return Context()
+
+    class Allocation:
+        """Aligned as the GPU's."""
+
+        def __init__(self, size: int) -> None:
+            place = np.empty(size + 256, np.uint8)
+            start = -place.ctypes.data % 256
+            self.address = place.ctypes.data + start
+            self.bytes = memoryview(place)[start : start + size]
+            gpu.alive += 1
+
+        def __int__(self) -> int:
+            return self.address
+
+        def free(self) -> None:
+            assert gpu.depth > 0
+            if gpu.fail == "free":
+                raise Error("cuMemFree failed: launch failure")
+            gpu.alive -= 1
+
+    @may_fail
+    def mem_alloc(size: int) -> Allocation:
+        return Allocation(size)
+
+    @may_fail
+    def init() -> None:
+        pass
+
+    def upload(to: Allocation, given: np.ndarray, stream: Any) -> None:
+        to.bytes[: given.nbytes] = memoryview(given).cast("B")
+
+    def download(to: np.ndarray, given: Allocation, stream: Any) -> None:
+        memoryview(to).cast("B")[:] = given.bytes[: to.nbytes]
+
+    @may_fail
+    def synchronize() -> None:
+        pass
+
+    module: Any = ModuleType("pycuda.driver")
+    module.Error, module.Context, module.Device = Error, Context, Device
+    module.Stream = lambda: SimpleNamespace(handle=0, synchronize=synchronize)
+    module.init, module.mem_alloc, module.pagelocked_empty = init, mem_alloc, np.empty
+    module.memcpy_htod_async, module.memcpy_dtoh_async = upload, download
+    return module
