@@ -6,7 +6,8 @@ Both run the same plan by the same TensorRT of ours and a GPU driver of ours (te
 process: what is left is what the host does, that is bind, stage, upload, enqueue, download, wait and read. The Python
 session has stand-ins for tensorrt and pycuda (tests/runtime/gpu_packages.py) that do no more than copy, and enqueue by
 the very function that the native session ends in; the real packages take longer, so that the ratio is an upper bound.
-"infer" is the backend around either session, which also makes the output arrays. At 640 x 640 both mostly copy.
+"run" is the session's own time. "infer" is the backend around either session, which also makes the output arrays and
+the answer, in the same Python for both. At 640 x 640 both mostly copy.
 """
 
 from __future__ import annotations

@@ -120,20 +120,44 @@ def tensorrt_of(gpu: Gpu) -> Any:
     return module
 
 
-def driver_of(gpu: Gpu) -> Any:
-    class Error(Exception):
-        pass
+class DriverError(Exception):
+    """pycuda.driver.Error"""
 
-    def may_fail(function: Callable[..., Any]) -> Callable[..., Any]:
+
+def may_fail(gpu: Gpu) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Makes a function raise while ``gpu.fail`` names it."""
+
+    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         def called(*given: Any) -> Any:
             if gpu.fail == function.__name__:
-                raise Error(f"{function.__name__} failed: launch failure")
+                raise DriverError(f"{function.__name__} failed: launch failure")
             return function(*given)
 
         return called
 
+    return wrap
+
+
+def driver_of(gpu: Gpu) -> Any:
+    @may_fail(gpu)
+    def init() -> None:
+        pass
+
+    @may_fail(gpu)
+    def synchronize() -> None:
+        pass
+
+    module: Any = ModuleType("pycuda.driver")
+    module.Error, module.init = DriverError, init
+    module.Stream = lambda: SimpleNamespace(handle=0, synchronize=synchronize)
+    add_contexts(gpu, module)
+    add_memory(gpu, module)
+    return module
+
+
+def add_contexts(gpu: Gpu, module: Any) -> None:
     class Context:
-        @may_fail
+        @may_fail(gpu)
         def push(self) -> None:
             gpu.depth += 1
 
@@ -154,11 +178,15 @@ def driver_of(gpu: Gpu) -> Any:
         def name(self) -> str:
             return "Orin"
 
-        @may_fail
+        @may_fail(gpu)
         def retain_primary_context(self) -> Context:
             gpu.alive += 1
             return Context()
 
+    module.Context, module.Device = Context, Device
+
+
+def add_memory(gpu: Gpu, module: Any) -> None:
     class Allocation:
         """Aligned as the GPU's."""
 
@@ -172,19 +200,14 @@ def driver_of(gpu: Gpu) -> Any:
         def __int__(self) -> int:
             return self.address
 
+        @may_fail(gpu)
         def free(self) -> None:
             assert gpu.depth > 0
-            if gpu.fail == "free":
-                raise Error("cuMemFree failed: launch failure")
             gpu.alive -= 1
 
-    @may_fail
+    @may_fail(gpu)
     def mem_alloc(size: int) -> Allocation:
         return Allocation(size)
-
-    @may_fail
-    def init() -> None:
-        pass
 
     def upload(to: Allocation, given: np.ndarray, stream: Any) -> None:
         to.bytes[: given.nbytes] = memoryview(given).cast("B")
@@ -192,13 +215,5 @@ def driver_of(gpu: Gpu) -> Any:
     def download(to: np.ndarray, given: Allocation, stream: Any) -> None:
         memoryview(to).cast("B")[:] = given.bytes[: to.nbytes]
 
-    @may_fail
-    def synchronize() -> None:
-        pass
-
-    module: Any = ModuleType("pycuda.driver")
-    module.Error, module.Context, module.Device = Error, Context, Device
-    module.Stream = lambda: SimpleNamespace(handle=0, synchronize=synchronize)
-    module.init, module.mem_alloc, module.pagelocked_empty = init, mem_alloc, np.empty
+    module.mem_alloc, module.pagelocked_empty = mem_alloc, np.empty
     module.memcpy_htod_async, module.memcpy_dtoh_async = upload, download
-    return module
