@@ -60,7 +60,7 @@ def draw(image: NDArray[np.uint8], found: Detections, *, scores: bool = True) ->
         cv2.rectangle(out, (x0, y0), (x1, y1), shades[index], width, cv2.LINE_AA)
     for index in order:
         text = f"{names[index]} {found.scores[index]:.2f}" if scores else names[index]
-        _label(cv2, out, text, _corners(found.boxes[index], out.shape), shades[index], size)
+        label_tab(cv2, out, text, _corners(found.boxes[index], out.shape), shades[index], size)
     return out
 
 
@@ -118,7 +118,7 @@ def _mask(cv2: Any, out: NDArray[np.uint8], mask: NDArray[np.bool_], shade: Colo
     out[y0:y1, x0:x1] = part
 
 
-def _label(
+def label_tab(
     cv2: Any, out: NDArray[np.uint8], text: str, corners: Sequence[int], shade: Colour, size: float
 ) -> None:
     """The name on a filled tab above the box, or inside it at the picture's upper edge."""

@@ -141,7 +141,10 @@ def test_a_flash_gets_no_number_and_numbers_have_no_holes() -> None:
 def test_an_object_that_is_named_twice_has_one_number() -> None:
     both = found((50, 60, 0.9), (51, 60, 0.7), (50, 60, 0.6), (150, 60, 0.6), labels=(0, 0, 1, 1))
     swapped = found((50, 60, 0.9), (51, 60, 0.7), (50, 60, 0.6), (150, 60, 0.6), labels=(1, 0, 0, 1))
-    assert follow([both] * 3 + [swapped] * 3) == [[1, -1, -1, 2]] * 3 + [[-1, -1, 1, 2]] * 3
+    assert follow([both] * 3 + [swapped] * 3) == [[1, 2]] * 6
+    tracker = Tracker()
+    labels = [tracker.update(one, seconds=t / FPS).labels.tolist() for t, one in enumerate((both, swapped))]
+    assert labels == [[0, 1], [1, 1]]
 
 
 def test_classes_are_kept_apart_unless_told_otherwise() -> None:
@@ -190,8 +193,10 @@ def test_generated_scenes_are_followed_through_missed_and_covered_objects() -> N
         tracker, last = Tracker(), dict[int, int]()
         for t in range(90):
             view, truth = scene(seed, t, scenes)
-            tracks = tracker.update(view, seconds=t / FPS).tracks
-            for thing, track in zip(truth, tracks.tolist()):
+            seen_as = dict(zip(view.boxes[:, 0].tolist(), truth))
+            now = tracker.update(view, seconds=t / FPS)
+            for left, track in zip(now.boxes[:, 0].tolist(), now.tracks.tolist()):
+                thing = seen_as[left]
                 seen += 1
                 if track > 0:
                     told += 1
@@ -199,7 +204,7 @@ def test_generated_scenes_are_followed_through_missed_and_covered_objects() -> N
                     last[thing] = track
         objects += len(last)
     assert told > 0.93 * seen
-    assert switches <= 0.2 * objects
+    assert switches <= 0.1 * objects
 
 
 def test_detect_writes_tracks(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from detrx.types import Detections, Frame
 NONE = -1
 """What Detections.tracks says of an object without a track."""
 SAME = 0.8
-"""An object that overlaps one with a track by more begins none: DETRs name an object twice where they are not sure."""
+"""Overlap from which two are one object: DETRs name it again, in other classes, where they are not sure."""
 _AGAIN, _WEAK, _NEW = 0.2, 0.5, 0.3
 """The least overlap with a track seen before, by an object of low score, and with a track in its second frame."""
 
@@ -59,7 +59,7 @@ class Tracker:
         return self.update(found, seconds=frame.seconds)
 
     def update(self, found: Detections, *, seconds: float) -> Detections:
-        """The same objects with ``tracks``, NONE where there is no track yet.
+        """The objects with ``tracks``, NONE where there is no track yet; what is named several times stays once.
 
         Args:
             found: all of a frame, also of low scores.
@@ -78,6 +78,7 @@ class Tracker:
         self._join(found, at, known, strong, least=_AGAIN)
         self._join(found, at, known & last, weak, least=_WEAK)
         self._join(found, at, ~known, strong, least=_NEW)
+        _hand_over(found, at)
         had = np.flatnonzero(at != NONE)
         self._motion.correct(at[had], found.boxes[had])
         self._seen[at[had]] = seconds
@@ -90,7 +91,7 @@ class Tracker:
         tracks[new] = ids
         self._forget()
         self._begin(found[new], ids)
-        return replace(found, tracks=tracks)
+        return replace(found, tracks=tracks)[_single(found, np.concatenate((had, new)))]
 
     def _join(
         self,
@@ -127,6 +128,24 @@ class Tracker:
         self._ids = np.concatenate((self._ids, ids))
         self._labels = np.concatenate((self._labels, new.labels))
         self._seen = np.concatenate((self._seen, np.full(len(new), self._now, np.float64)))
+
+
+def _hand_over(found: Detections, at: Indices) -> None:
+    """Give each track to the best of the objects that are the same as its own and have none; writes into ``at``."""
+    boxes, own = found.boxes.astype(np.float64), np.flatnonzero(at != NONE)
+    for one, same in zip(own, overlaps(boxes[own], boxes) >= SAME):
+        others = np.flatnonzero(same & (at == NONE) & (found.scores > found.scores[one]))
+        if len(others):
+            best = others[np.argmax(found.scores[others])]
+            at[best], at[one] = at[one], NONE
+
+
+def _single(found: Detections, kept: Indices) -> NDArray[np.bool_]:
+    """Which objects are kept, or not the same as one that is."""
+    boxes = found.boxes.astype(np.float64)
+    single: NDArray[np.bool_] = (overlaps(boxes, boxes[kept]) < SAME).all(axis=1)
+    single[kept] = True
+    return single
 
 
 def _apart(found: Detections, new: Indices, *, beside: Indices) -> Indices:

@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 from numpy.typing import NDArray
 
-from detrx.draw import colour
+from detrx.draw import Colour, colour, label_tab
 from detrx.errors import ConfigError
 from detrx.images import opencv
 from detrx.types import Detections, Frame
@@ -290,7 +290,7 @@ class Zones:
             points = np.array([_scaled(point, scale) for point in zone.polygon]).round().astype(np.int32)
             cv2.polylines(picture, [points], True, colour(index), thick, cv2.LINE_AA)
             present = sum(stay.side for stay in self._stays[zone.name].values())
-            _write(picture, f"{zone.name}: {present}", points.mean(axis=0), thick)
+            _write(picture, f"{zone.name}: {present}", points[0], colour(index))
         for index, line in enumerate(self.plan.lines, len(self.plan.zones)):
             ends = (
                 np.array([_scaled(point, scale) for point in (line.start, line.end)]).round().astype(np.int32)
@@ -299,18 +299,17 @@ class Zones:
                 picture, tuple(ends[0].tolist()), tuple(ends[1].tolist()), colour(index), thick, cv2.LINE_AA
             )
             count = self.counts[line.name]
-            _write(picture, f"{line.name}: {count['in']} in, {count['out']} out", ends.mean(axis=0), thick)
+            _write(
+                picture,
+                f"{line.name}: {count['in']} in, {count['out']} out",
+                ends.mean(axis=0),
+                colour(index),
+            )
 
 
-def _write(picture: NDArray[np.uint8], text: str, at: NDArray[np.float64], thick: int) -> None:
-    """White on a dark rim around a point."""
-    cv2 = opencv()
-    font, size = cv2.FONT_HERSHEY_SIMPLEX, max(0.4, 0.2 * thick)
-    (wide, tall), _ = cv2.getTextSize(text, font, size, 1)
-    left = int(min(max(at[0] - wide / 2, 2), max(2, picture.shape[1] - wide - 2)))
-    base = int(min(max(at[1], tall + 2), picture.shape[0] - 3))
-    for ink, width in (((16, 16, 16), 4), ((255, 255, 255), 1)):
-        cv2.putText(picture, text, (left, base), font, size, ink, width, cv2.LINE_AA)
+def _write(picture: NDArray[np.uint8], text: str, at: NDArray[np.float64], shade: Colour) -> None:
+    size = float((picture.shape[0] * picture.shape[1]) ** 0.5)
+    label_tab(opencv(), picture, text, [int(at[0]), int(at[1])], shade, size)
 
 
 def _scaled(point: Point, scale: Point) -> Point:
