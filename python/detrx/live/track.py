@@ -143,7 +143,7 @@ def _hand_over(found: Detections, at: Indices) -> None:
 def _single(found: Detections, kept: Indices) -> NDArray[np.bool_]:
     """Which objects are kept, or not the same as one that is."""
     boxes = found.boxes.astype(np.float64)
-    single: NDArray[np.bool_] = (overlaps(boxes, boxes[kept]) < SAME).all(axis=1)
+    single = np.asarray((overlaps(boxes, boxes[kept]) < SAME).all(axis=1), np.bool_)
     single[kept] = True
     return single
 
