@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from detrx.models.head import decode, decode_outputs
+from detrx.models.head import decode, decode_outputs, fade
 from detrx.tensors import Outputs
 
 
@@ -30,9 +30,26 @@ def test_masks_are_those_of_the_chosen_queries() -> None:
     embeddings, pixels = torch.randn(1, 2, 5, 8), torch.randn(2, 8, 6, 4)
     made = Outputs(logits, boxes, embeddings=embeddings, pixels=pixels)
     dense = Outputs(logits, boxes, masks=torch.einsum("lbqe,behw->lbqhw", embeddings, pixels))
-    scores, _, _, masks = decode_outputs(made, top=7)
+    scores, _, corners, masks = decode_outputs(made, top=7)
     assert masks.shape == (2, 7, 6, 4)
-    torch.testing.assert_close(masks, decode_outputs(dense, top=7)[3])
+    whole = decode_outputs(dense, top=7)[3]
+    torch.testing.assert_close(masks, fade(whole, corners))
     query = (logits[-1].sigmoid() == scores[:, 0, None, None]).any(-1).int().argmax(1)
-    torch.testing.assert_close(masks[:, 0], dense.masks[-1][torch.arange(2), query])
+    torch.testing.assert_close(whole[:, 0], dense.masks[-1][torch.arange(2), query])
     assert len(decode_outputs(Outputs(logits, boxes), top=7)) == 3
+
+
+def test_masks_fade_outside_their_boxes() -> None:
+    corners = torch.tensor([[[0.3, 0.25, 0.5, 0.5], [0.0, 0.0, 1.0, 1.0]]])
+    part, whole = fade(torch.full((1, 2, 4, 5), 3.0), corners)[0]
+    lost = (3 - part) / 8
+    # Columns are 0.2 wide: the box begins within the second and ends within the third. Rows are 0.25 high.
+    across, down = torch.tensor([0.5, 0.0, 0.0, 0.5, 1.5]), torch.tensor([0.0, 0.0, 0.0, 1.0])
+    torch.testing.assert_close(lost, down[:, None] + across)
+    assert bool((whole == 3).all())
+    torch.testing.assert_close(
+        fade(torch.zeros(1, 2, 4, 5), corners + 1e-6),
+        fade(torch.zeros(1, 2, 4, 5), corners),
+        atol=1e-3,
+        rtol=0,
+    )

@@ -23,7 +23,7 @@ from detrx.export.plugin_nodes import (
 )
 from detrx.models.decoder import DeformableAttention
 from detrx.models.detr_layers import Attention
-from detrx.models.head import masks_of
+from detrx.models.head import fade, masks_of
 from detrx.models.layers import SelfAttention
 from detrx.tensors import Outputs
 
@@ -66,7 +66,7 @@ def decode_node(found: Outputs, *, top: int) -> tuple[Tensor, ...]:
     masks = masks_of(found, query)
     if masks is None:
         return answer
-    return (*answer, masks, query) if found.masks is not None else (*answer, masks)
+    return (*answer, masks, query) if found.masks is not None else (*answer, fade(masks, corners))
 
 
 class _DeformAttn(nn.Module):
