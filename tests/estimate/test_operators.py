@@ -137,3 +137,26 @@ def test_open_sizes_are_asked_for() -> None:
     strange = make("Strange", ["a"], ["s"], domain="detrx")
     with pytest.raises(ExportError, match="'s' cannot be told"):
         count(graph([strange, make("Relu", ["s"], ["y"])], {"a": [1]}, {}, ["y"]))
+
+
+def test_the_nodes_of_the_plugin_graph() -> None:
+    make, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    nodes = [
+        make("DetrxDeformAttn", ["values", "boxes", "offsets", "logits"], ["seen"], domain="detrx"),
+        make("DetrxAttention", ["seen", "seen", "seen"], ["y"], domain="detrx", heads=8),
+    ]
+    inputs = {
+        "values": [1, 100, 8, 32],
+        "boxes": [1, 10, 4],
+        "offsets": [1, 10, 8 * 12 * 2],
+        "logits": [1, 10, 8 * 12],
+    }
+    model = graph(nodes, inputs, {}, [])
+    model.graph.output.append(info("y", F, [1, 10, 256]))
+    model.graph.value_info.append(info("seen", F, [1, 10, 256]))
+    work = count(model)
+    assert [layer.kind for layer in work.layers] == ["other", "matmul"]
+    assert work.layers[0].pointwise == 10 * (10 * 8 * 12 * 32) + 5 * (10 * 8 * 12)
+    assert work.layers[1].matrix == 4 * 10 * 10 * 256 + 5 * 8 * 10 * 10
+    assert work.layers[0].activations == 25600 + 40 + 1920 + 960 + 2560
+    assert not work.unknown

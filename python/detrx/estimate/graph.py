@@ -14,8 +14,15 @@ from typing import Any, Dict, List, Optional, Set, Tuple
 
 from detrx.errors import ExportError, MissingBackendError, pip_install
 from detrx.estimate.operators import GATHERS, PIECES, POINTWISE, VIEWS, Shape, operations
+from detrx.export.plugin_nodes import ATTENTION
 
-MATRIX = {"Conv": "conv", "ConvTranspose": "conv", "MatMul": "matmul", "Gemm": "matmul"}
+MATRIX = {
+    "Conv": "conv",
+    "ConvTranspose": "conv",
+    "MatMul": "matmul",
+    "Gemm": "matmul",
+    ATTENTION.name: "matmul",
+}
 FLOATS = frozenset({1, 10, 11, 16})
 """ONNX's numbers for 32, 16 and 64 bits and bfloat16."""
 SMALL = 64
@@ -102,6 +109,7 @@ def _with_shapes(model: Any, batch: int, canvas: Optional[Tuple[int, int]]) -> A
     onnx = load_onnx()
     fixed = without_weights(model)
     weights = {tensor.name for tensor in fixed.graph.initializer}
+    open_sides = 0
     for given in fixed.graph.input:
         for axis, side in enumerate(given.type.tensor_type.shape.dim):
             if given.name in weights or side.dim_value > 0:
@@ -111,10 +119,12 @@ def _with_shapes(model: Any, batch: int, canvas: Optional[Tuple[int, int]]) -> A
                     f"[estimate] the graph leaves axis {axis} of its input {given.name!r} open; "
                     "say the size, for example --canvas 640 640"
                 )
+            open_sides += 1
             side.dim_value = canvas[axis - 2] if axis and canvas else batch
-    del fixed.graph.value_info[:]
-    for output in fixed.graph.output:
-        output.type.tensor_type.ClearField("shape")
+    if open_sides:  # what the file says of the shapes behind is open too
+        del fixed.graph.value_info[:]
+        for output in fixed.graph.output:
+            output.type.tensor_type.ClearField("shape")
     try:
         return onnx.shape_inference.infer_shapes(fixed, data_prop=True)
     except Exception as error:  # checker's and inference's errors share no base class

@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
+from detrx.export.plugin_nodes import ATTENTION, DECODE, DEFORM_ATTN, DOMAIN, LAYER_NORM
+
 Shape = Sequence[int]
 Shapes = List[Optional[Shape]]
 
@@ -68,6 +70,8 @@ def operations(node: Any, ins: Shapes, outs: Sequence[Shape]) -> Optional[int]:
         ins, outs: the shapes of its inputs (None for one left out) and outputs.
     """
     kind = node.op_type
+    if node.domain == DOMAIN and kind in _OURS:
+        return _OURS[kind](node, ins, outs)
     if node.domain not in ("", "ai.onnx"):
         return None
     if kind in _SPECIAL:
@@ -130,3 +134,25 @@ _SPECIAL: Dict[str, Callable[[Any, Shapes, Sequence[Shape]], int]] = {
     "AveragePool": _pool,
     "Resize": _resize,
 }
+
+
+def _deform_attn(_node: Any, ins: Shapes, _outs: Sequence[Shape]) -> int:
+    values, logits = ins[0] or (1, 1, 1, 1), ins[3] or (0,)
+    # of each point and channel four corners and the weight, each a product and a sum; and the softmax
+    return 10 * prod(logits) * values[3] + PER_OUTPUT["Softmax"] * prod(logits)
+
+
+def _attention(node: Any, ins: Shapes, outs: Sequence[Shape]) -> int:
+    keys = (ins[1] or (0, 0, 0))[1]
+    queries = prod(outs[0][:2])
+    heads: int = attribute(node, "heads", 1)
+    return keys * queries * (4 * outs[0][2] + PER_OUTPUT["Softmax"] * heads)
+
+
+_OURS: Dict[str, Callable[[Any, Shapes, Sequence[Shape]], int]] = {
+    DEFORM_ATTN.name: _deform_attn,
+    ATTENTION.name: _attention,
+    LAYER_NORM.name: lambda _node, _ins, outs: PER_OUTPUT["LayerNormalization"] * prod(outs[0]),
+    DECODE.name: lambda _node, ins, _outs: PER_OUTPUT["Softmax"] * prod(ins[0] or ()),
+}
+"""The nodes of the plugin graph."""
