@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Dict, List, Optional, Set, Tuple
 
-from detrx.errors import ExportError, MissingBackendError, pip_install
+from detrx.errors import ExportError, MissingBackendError
 from detrx.estimate.operators import GATHERS, PIECES, POINTWISE, VIEWS, Shape, operations
 from detrx.export.plugin_nodes import ATTENTION
 
@@ -90,7 +90,7 @@ def load_onnx() -> Any:
     try:
         import onnx
     except ImportError as error:
-        raise MissingBackendError("onnx", f"Graphs are read with it. Type: {pip_install('train')}") from error
+        raise MissingBackendError("onnx", "Graphs are read with it. Type: pip install onnx") from error
     return onnx
 
 
