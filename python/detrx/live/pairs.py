@@ -14,12 +14,13 @@ Indices = NDArray[np.int64]
 
 def overlaps(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     """(A, B) intersection over union of (A, 4) and (B, 4) corners, in [0, 1]."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    inter = np.prod(np.maximum(high - low, 0), axis=2)
+    shared = [
+        np.maximum(np.minimum.outer(a[:, at + 2], b[:, at + 2]) - np.maximum.outer(a[:, at], b[:, at]), 0)
+        for at in (0, 1)
+    ]
+    inter = shared[0] * shared[1]
     areas = [np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1) for boxes in (a, b)]
-    union = areas[0][:, None] + areas[1][None] - inter
-    found: NDArray[np.float64] = inter / np.maximum(union, 1e-9)
+    found: NDArray[np.float64] = inter / np.maximum(np.add.outer(*areas) - inter, 1e-9)
     return found
 
 

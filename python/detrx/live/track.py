@@ -106,6 +106,8 @@ class Tracker:
         free = tracks.copy()
         free[at[at != NONE]] = False
         rows, columns = np.flatnonzero(free), np.flatnonzero(objects & (at == NONE))
+        if not len(rows) or not len(columns):
+            return
         gain = overlaps(self._motion.boxes()[rows], found.boxes[columns].astype(np.float64))
         if self.config.by_class:
             gain = gain * (self._labels[rows][:, None] == found.labels[columns][None])
@@ -133,8 +135,9 @@ class Tracker:
 def _hand_over(found: Detections, at: Indices) -> None:
     """Give each track to the best of the objects that are the same as its own and have none; writes into ``at``."""
     boxes, own = found.boxes.astype(np.float64), np.flatnonzero(at != NONE)
-    for one, same in zip(own, overlaps(boxes[own], boxes) >= SAME):
-        others = np.flatnonzero(same & (at == NONE) & (found.scores > found.scores[one]))
+    free = np.flatnonzero(at == NONE)
+    for one, same in zip(own, overlaps(boxes[own], boxes[free]) >= SAME):
+        others = free[same & (at[free] == NONE) & (found.scores[free] > found.scores[one])]
         if len(others):
             best = others[np.argmax(found.scores[others])]
             at[best], at[one] = at[one], NONE
