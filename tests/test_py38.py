@@ -134,7 +134,7 @@ class Two(Source):
 
 detector.open_backend = lambda *args, **settings: Backend()
 detector.find_model = Path
-job.open_source = lambda uri, timeout: Two()
+job.open_source = lambda uri, **settings: Two()
 with Detector("m.onnx") as found:
     small = np.zeros((9, 12, 3), np.uint8)
     print(*found.predict(small).names, len(found.predict([small] * 3)))

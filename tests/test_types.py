@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -53,7 +54,8 @@ def test_to_coco_speaks_the_data_sets_ids() -> None:
 def test_to_supervision_hands_over_arrays_and_names(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = SimpleNamespace(Detections=lambda **given: given)
     monkeypatch.setitem(sys.modules, "supervision", fake)  # type: ignore[arg-type]
-    given = FOUND.to_supervision()
+    given = replace(FOUND, tracks=np.array([3, -1])).to_supervision()
+    assert given["tracker_id"].tolist() == [3, -1]
     np.testing.assert_array_equal(given["xyxy"], BOXES)
     assert given["data"]["class_name"].tolist() == ["b", "a"]
     monkeypatch.setitem(sys.modules, "supervision", None)  # type: ignore[arg-type]
