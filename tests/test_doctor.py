@@ -45,3 +45,22 @@ def test_a_check_that_breaks_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> No
     (found,) = examine()
     assert found.state == "missing"
     assert "half installed" in found.found
+
+
+@pytest.mark.parametrize(
+    ("libraries", "wheels", "state"),
+    [
+        ({"libnvinfer.so.10": "TensorRT 10.3.0"}, [], "ok"),
+        ({}, ["tensorrt-rtx 1.3.0"], "ok"),
+        ({"libnvinfer.so.8": "crashes (signal 11)"}, ["nvidia-cuda-runtime 13.2"], "note"),
+        ({}, [], "note"),
+    ],
+    ids=["library", "wheel", "broken", "none"],
+)
+def test_what_counts_as_a_tensorrt(monkeypatch: pytest.MonkeyPatch, libraries, wheels, state: str) -> None:
+    monkeypatch.setattr(doctor.probe, "tensorrt_libraries", lambda: libraries)
+    monkeypatch.setattr(doctor.probe, "wheels", lambda: wheels)
+    found, text, remedy = doctor._tensorrt()
+    assert found == state
+    assert all(said in text for said in [*libraries.values(), *wheels])
+    assert (remedy == "") == (state == "ok")

@@ -152,10 +152,10 @@ def _cuda() -> Tuple[str, str, str]:
 def _tensorrt() -> Tuple[str, str, str]:
     found = [f"{what} ({name})" for name, what in probe.tensorrt_libraries().items()]
     found += probe.wheels()
-    if not found:
-        remedy = "sudo apt install tensorrt" if probe.jetson() else "pip install tensorrt"
-        return "note", "not installed; only .engine files need it", remedy
-    return "ok", ", ".join(found), ""
+    if any(text.lower().startswith("tensorrt") for text in found):
+        return "ok", ", ".join(found), ""
+    remedy = "sudo apt install tensorrt" if probe.jetson() else "pip install tensorrt"
+    return "note", "; ".join(["none that opens, and only .engine files need it", *found]), remedy
 
 
 def _adapters() -> Tuple[str, str, str]:

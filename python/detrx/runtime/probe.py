@@ -19,6 +19,8 @@ WHEELS = (
     "nvidia-cuda-runtime-cu12",
 )  # fmt: skip
 HEADERS = ("/usr/include", "/usr/include/aarch64-linux-gnu", "/usr/include/x86_64-linux-gnu")
+DRIVER = "DETRX_CUDA_DRIVER"
+"""The environment variable that names the GPU driver's library where it is not the system's."""
 SECONDS = 20
 """For one library; libnvinfer has some hundred megabytes to read."""
 _ASK = """
@@ -78,7 +80,8 @@ def tensorrt_libraries() -> Dict[str, str]:
 
 def cuda_driver() -> str:
     """The CUDA version that the driver is for, as "12.6", or why there is none."""
-    number, why = ask_library("libcuda.so.1", "cuDriverGetVersion", by_pointer=True)
+    library = os.environ.get(DRIVER, "libcuda.so.1")
+    number, why = ask_library(library, "cuDriverGetVersion", by_pointer=True)
     return f"{number // 1000}.{number % 1000 // 10}" if number >= 0 else f"no driver: {why}"
 
 
