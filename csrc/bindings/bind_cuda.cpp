@@ -31,6 +31,7 @@ void match_on_cuda(const AnyView<4>& logits, const AnyView<4>& boxes, const AnyV
 }  // namespace
 
 void bind_cuda(py::module_& m) {
+  bind_cuda_run(m);
   using Release = py::call_guard<py::gil_scoped_release>;
   m.def("assign", &cuda::assign, py::arg("cost"), py::arg("counts"), py::arg("match"),
         py::arg("bad"), py::arg("workspace"), py::arg("stream"), Release());

@@ -7,6 +7,7 @@
 
 #include "bindings/bind.h"
 #include "bindings/tensor_caster.h"
+#include "cpu/decode.h"
 #include "cpu/letterbox.h"
 
 namespace py = pybind11;
@@ -30,6 +31,13 @@ void letterbox(const Plane& plane, const std::optional<Plane>& chroma, PixelForm
                  named, out, threads);
 }
 
+void decode(const AnyView<3>& logits, const AnyView<3>& boxes, bool no_object,
+            const TensorView<float, 2>& scores, const TensorView<std::int64_t, 2>& labels,
+            const TensorView<float, 3>& corners, int threads) {
+  cpu::decode(logits, boxes, no_object ? Decoding::queries : Decoding::pairs, scores, labels,
+              corners, threads);
+}
+
 }  // namespace
 
 void bind_run(py::module_& m) {
@@ -47,6 +55,8 @@ void bind_run(py::module_& m) {
       .value("bt601_full", Colours::bt601_full)
       .value("bt709", Colours::bt709)
       .value("bt709_full", Colours::bt709_full);
+  m.def("decode", &decode, py::arg("logits"), py::arg("boxes"), py::arg("no_object"),
+        py::arg("scores"), py::arg("labels"), py::arg("corners"), py::arg("threads"), Release());
   m.def("letterbox", &letterbox, py::arg("plane"), py::arg("chroma").none(true), py::arg("layout"),
         py::arg("colours"), py::arg("window"), py::arg("normal"), py::arg("out"),
         py::arg("threads"), Release());

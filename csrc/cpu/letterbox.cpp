@@ -139,7 +139,7 @@ class Canvas {
 };
 
 // Fewer pixels than this of a canvas are not worth waking a thread for.
-constexpr std::int64_t kPixelsOfThread = 1 << 16;
+constexpr std::int64_t kPixelsOfThread = 1 << 17;
 constexpr std::int64_t kLeastRows = 16;
 
 template <typename T>

@@ -4,7 +4,7 @@ Arrays are NumPy arrays of the stated type (those that are written must be writa
 tensors, which torch.utils.dlpack.to_dlpack makes. Floats are capsules or arrays of float32, float16 or bfloat16.
 """
 
-from typing import Any, ClassVar, Optional, Sequence, Tuple
+from typing import Any, Callable, ClassVar, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,15 @@ class Colours:
     bt709: ClassVar[Colours]
     bt709_full: ClassVar[Colours]
 
+def decode(
+    logits: Any,
+    boxes: Any,
+    no_object: bool,
+    scores: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    corners: NDArray[np.float32],
+    threads: int,
+) -> None: ...
 def letterbox(
     plane: NDArray[np.uint8],
     chroma: Optional[NDArray[np.uint8]],
@@ -417,3 +426,58 @@ class cuda:
         grad_weights: Any,
         stream: int,
     ) -> None: ...
+    @staticmethod
+    def decode(
+        logits: Any,
+        boxes: Any,
+        no_object: bool,
+        scores: Any,
+        labels: Any,
+        corners: Any,
+        workspace: Any,
+        stream: int,
+    ) -> None: ...
+    @staticmethod
+    def decode_workspace(images: int, queries: int, no_object: bool) -> int: ...
+    @staticmethod
+    def letterbox(
+        plane: Any,
+        chroma: Any,
+        layout: PixelFormat,
+        colours: Colours,
+        window: Sequence[int],
+        normal: Sequence[float],
+        taps: Any,
+        out: Any,
+        stream: int,
+    ) -> None: ...
+    @staticmethod
+    def letterbox_taps(window: Sequence[int], height: int, width: int, taps: NDArray[np.int32]) -> None: ...
+    class FrameGraph:
+        def __init__(
+            self,
+            engine: Callable[[int, int, int, int], None],
+            *,
+            picture: Sequence[int],
+            layout: PixelFormat,
+            colours: Colours,
+            canvas: Sequence[int],
+            window: Sequence[int],
+            normal: Sequence[float],
+            logits: Sequence[int],
+            top: int,
+            no_object: bool,
+            half: bool,
+            slots: int,
+            device: int,
+        ) -> None: ...
+        @property
+        def flying(self) -> int: ...
+        def begin(self) -> int: ...
+        def input(self, slot: int) -> memoryview: ...
+        def submit(self, slot: int) -> None: ...
+        def cancel(self, slot: int) -> None: ...
+        def ready(self) -> bool: ...
+        def take(
+            self, scores: NDArray[np.float32], labels: NDArray[np.int32], corners: NDArray[np.float32]
+        ) -> int: ...

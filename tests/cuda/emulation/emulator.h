@@ -153,6 +153,17 @@ inline void run_grid(Place grid, unsigned threads, std::size_t shared,
   block = nullptr;
 }
 
+// Where a capture records what is enqueued; null: it is done at once.
+inline std::vector<std::function<void()>>* recorder = nullptr;
+
+inline void enqueue(const std::function<void()>& work) {
+  recorder != nullptr ? recorder->push_back(work) : work();
+}
+
+// Of the frame device: what it was asked for so far, and how many launches go well (-1: all).
+inline int allocations = 0;
+inline int launches_left = -1;
+
 // What the lane `from` of this warp shows; all lanes call.
 template <typename T>
 T exchange(T value, unsigned from) {
@@ -213,3 +224,32 @@ inline int __float_as_int(float value) { return emulator::bits_as<int>(value); }
 inline float __int_as_float(int value) { return emulator::bits_as<float>(value); }
 inline long long __double_as_longlong(double value) { return emulator::bits_as<long long>(value); }
 inline double __longlong_as_double(long long value) { return emulator::bits_as<double>(value); }
+
+struct uchar2 {
+  unsigned char x, y;
+};
+struct uchar4 {
+  unsigned char x, y, z, w;
+};
+
+namespace emulator {
+// What a texture object points to here.
+struct Texture {
+  const unsigned char* data;
+  std::int64_t pitch, height, width;
+};
+}  // namespace emulator
+
+// Reads the texel that a place lies in, the nearest one beyond the edges.
+template <typename T>
+T tex2D(unsigned long long texture, float x, float y) {
+  const auto& from = *reinterpret_cast<const emulator::Texture*>(texture);
+  const auto row =
+      std::clamp(static_cast<std::int64_t>(std::floor(y)), std::int64_t{0}, from.height - 1);
+  const auto column =
+      std::clamp(static_cast<std::int64_t>(std::floor(x)), std::int64_t{0}, from.width - 1);
+  T texel;
+  std::memcpy(&texel, from.data + row * from.pitch + column * static_cast<std::int64_t>(sizeof(T)),
+              sizeof(T));
+  return texel;
+}

@@ -26,8 +26,10 @@ void launch(const char* where, void (*kernel)(Problem), Grid grid, int threads, 
           "] no device takes that");
   const emulator::Place blocks{static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y),
                                static_cast<unsigned>(grid.z)};
-  emulator::run_grid(blocks, static_cast<unsigned>(threads), static_cast<std::size_t>(shared),
-                     [&] { kernel(problem); });
+  emulator::enqueue([=] {
+    emulator::run_grid(blocks, static_cast<unsigned>(threads), static_cast<std::size_t>(shared),
+                       [&] { kernel(problem); });
+  });
 }
 
 }  // namespace detrx::cuda

@@ -1,0 +1,136 @@
+#include <pybind11/functional.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <array>
+#include <optional>
+
+#include "bindings/bind.h"
+#include "bindings/tensor_caster.h"
+#include "cuda/decode.h"
+#include "cuda/frame_graph.h"
+#include "cuda/letterbox.h"
+
+namespace py = pybind11;
+
+namespace detrx {
+namespace {
+
+void decode(const AnyView<3>& logits, const AnyView<3>& boxes, bool no_object,
+            const AnyView<2>& scores, const AnyView<2>& labels, const AnyView<3>& corners,
+            const AnyView<1>& workspace, std::int64_t stream) {
+  cuda::decode(logits, boxes, no_object ? Decoding::queries : Decoding::pairs, scores, labels,
+               corners, workspace, stream);
+}
+
+std::int64_t decode_workspace(std::int64_t images, std::int64_t queries, bool no_object) {
+  return cuda::decode_workspace(images, queries, no_object ? Decoding::queries : Decoding::pairs);
+}
+
+using Four = std::array<std::int64_t, 4>;  // top, left, height, width
+
+Window window_of(const Four& window) { return {window[0], window[1], window[2], window[3]}; }
+
+// On the host: (rows and columns of the window, 3).
+void letterbox_taps(const Four& window, std::int64_t height, std::int64_t width,
+                    const TensorView<std::int32_t, 2>& taps) {
+  require_shape("letterbox_taps", "taps", taps, {cuda::letterbox_taps(window_of(window)), 3});
+  require_contiguous("letterbox_taps", "taps", taps);
+  cuda::letterbox_taps(window_of(window), height, width, reinterpret_cast<Tap*>(taps.data));
+}
+
+// normal is scale, shift and empty of red, green and blue.
+void letterbox(const AnyView<3>& plane, const std::optional<AnyView<3>>& chroma, PixelFormat layout,
+               Colours colours, const Four& window, const std::array<float, 9>& normal,
+               const AnyView<2>& taps, const AnyView<3>& out, std::int64_t stream) {
+  Normalisation named;
+  std::copy_n(normal.data(), 3, named.scale);
+  std::copy_n(normal.data() + 3, 3, named.shift);
+  std::copy_n(normal.data() + 6, 3, named.empty);
+  cuda::letterbox(plane, chroma, layout, colours, window_of(window), named, taps, out, stream);
+}
+
+using cuda::FrameGraph;
+using Pair = std::array<std::int64_t, 2>;
+
+// Pointers and the stream as numbers.
+using NamedEngine = std::function<void(std::intptr_t, std::intptr_t, std::intptr_t, std::intptr_t)>;
+
+Dtype dtype_named(bool half) { return half ? Dtype::float16 : Dtype::float32; }
+
+std::unique_ptr<FrameGraph> make_frames(const NamedEngine& engine, const Pair& picture,
+                                        PixelFormat layout, Colours colours, const Pair& canvas,
+                                        const std::array<std::int64_t, 4>& window,
+                                        const std::array<float, 9>& normal, const Pair& logits,
+                                        std::int64_t top, bool no_object, bool half, int slots,
+                                        int device) {
+  cuda::FramePlan plan;
+  plan.format = layout;
+  plan.colours = colours;
+  plan.height = picture[0];
+  plan.width = picture[1];
+  plan.canvas_height = canvas[0];
+  plan.canvas_width = canvas[1];
+  plan.window = {window[0], window[1], window[2], window[3]};
+  std::copy_n(normal.data(), 3, plan.normal.scale);
+  std::copy_n(normal.data() + 3, 3, plan.normal.shift);
+  std::copy_n(normal.data() + 6, 3, plan.normal.empty);
+  plan.pixels = plan.answers = dtype_named(half);
+  plan.queries = logits[0];
+  plan.columns = logits[1];
+  plan.top = top;
+  plan.decoding = no_object ? Decoding::queries : Decoding::pairs;
+  const auto number = [](auto* pointer) { return reinterpret_cast<std::intptr_t>(pointer); };
+  return std::make_unique<FrameGraph>(cuda::open_frame_device(device), plan, slots,
+                                      [&](const cuda::EngineMemory& memory, cuda::Stream stream) {
+                                        engine(number(memory.pixels), number(memory.logits),
+                                               number(memory.boxes), number(stream));
+                                      });
+}
+
+py::memoryview input(const FrameGraph& frames, int slot) {
+  return py::memoryview::from_buffer(frames.input(slot), {frames.rows(), frames.pitch()},
+                                     {frames.pitch(), std::int64_t{1}});
+}
+
+int take(FrameGraph& frames, const TensorView<float, 1>& scores,
+         const TensorView<std::int32_t, 1>& labels, const TensorView<float, 2>& corners) {
+  require_shape("frame_graph", "scores", scores, {frames.top()});
+  require_shape("frame_graph", "labels", labels, {frames.top()});
+  require_shape("frame_graph", "corners", corners, {frames.top(), 4});
+  require_contiguous("frame_graph", "scores", scores);
+  require_contiguous("frame_graph", "labels", labels);
+  require_contiguous("frame_graph", "corners", corners);
+  return frames.take(scores.data, labels.data, corners.data);
+}
+
+}  // namespace
+
+void bind_cuda_run(py::module_& m) {
+  using Release = py::call_guard<py::gil_scoped_release>;
+  m.def("decode", &decode, py::arg("logits"), py::arg("boxes"), py::arg("no_object"),
+        py::arg("scores"), py::arg("labels"), py::arg("corners"), py::arg("workspace"),
+        py::arg("stream"), Release());
+  m.def("decode_workspace", &decode_workspace, py::arg("images"), py::arg("queries"),
+        py::arg("no_object"));
+  m.def("letterbox", &letterbox, py::arg("plane"), py::arg("chroma").none(true), py::arg("layout"),
+        py::arg("colours"), py::arg("window"), py::arg("normal"), py::arg("taps"), py::arg("out"),
+        py::arg("stream"), Release());
+  m.def("letterbox_taps", &letterbox_taps, py::arg("window"), py::arg("height"), py::arg("width"),
+        py::arg("taps"));
+  py::class_<FrameGraph>(m, "FrameGraph", py::module_local())
+      .def(py::init(&make_frames), py::arg("engine"), py::kw_only(), py::arg("picture"),
+           py::arg("layout"), py::arg("colours"), py::arg("canvas"), py::arg("window"),
+           py::arg("normal"), py::arg("logits"), py::arg("top"), py::arg("no_object"),
+           py::arg("half"), py::arg("slots"), py::arg("device"))
+      .def("begin", &FrameGraph::begin)
+      .def("input", &input, py::arg("slot"), py::keep_alive<0, 1>())
+      .def("submit", &FrameGraph::submit, py::arg("slot"), Release())
+      .def("cancel", &FrameGraph::cancel, py::arg("slot"))
+      .def_property_readonly("flying", &FrameGraph::flying)
+      .def("ready", &FrameGraph::ready, Release())
+      .def("take", &take, py::arg("scores"), py::arg("labels"), py::arg("corners"), Release());
+}
+
+}  // namespace detrx
