@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from detrx.draw import colour, draw, mosaic
-from detrx.types import Detections
+from detrx.draw import colour, draw, draw_panoptic, mosaic
+from detrx.types import Detections, Panoptic, Segment
 
 pytest.importorskip("cv2")
 
@@ -74,3 +74,25 @@ def test_mosaic_holds_every_picture() -> None:
     assert {50, 51, 52, 53, 54, 24} == set(np.unique(out).tolist())
     with pytest.raises(ValueError, match="at least one"):
         mosaic([], columns=2)
+
+
+def test_segments_have_the_colours_of_their_classes_and_an_outline() -> None:
+    image = np.full((120, 200, 3), 100, np.uint8)
+    image.flags.writeable = False
+    ids = np.zeros((120, 200), np.int32)
+    ids[:, 50:], ids[:, 120:] = 70_000, 3  # in any order, as COCO's files have them
+    segments = (Segment(70_000, 1, 1, False, 8400, 0.9), Segment(3, 0, 0, True, 9600, 0.9))
+    out = draw_panoptic(image, Panoptic(ids, segments, ("disc", "ring")))
+    for x, label in ((60, 1), (190, 0)):
+        wanted = 0.45 * 100 + 0.55 * np.array(colour(label))
+        assert np.abs(out[5, x] - wanted).max() <= 1
+    assert (out[:, 10] == 100).all()
+    assert (out[5, [50, 120]] == 250).all()
+    assert (out[20:100, 55:115] == colour(1)).all(2).any(), "the name stands in the middle"
+
+
+def test_a_picture_without_segments_stays_as_it_is() -> None:
+    image = np.full((9, 8, 3), 7, np.uint8)
+    out = draw_panoptic(image, Panoptic(np.zeros((9, 8), np.int32), ()))
+    assert (out == image).all()
+    assert out is not image

@@ -1,4 +1,4 @@
-"""Masks, boxes, names and scores on a picture."""
+"""Masks, boxes, names and scores on a picture, or the segments that it is divided among."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from detrx.errors import MissingBackendError, pip_install
 from detrx.rle import bounds
-from detrx.types import Detections
+from detrx.types import Detections, Panoptic
 
 Colour = Tuple[int, int, int]
 
@@ -61,6 +61,33 @@ def draw(image: NDArray[np.uint8], found: Detections, *, scores: bool = True) ->
     for index in order:
         text = f"{names[index]} {found.scores[index]:.2f}" if scores else names[index]
         label_tab(cv2, out, text, _corners(found.boxes[index], out.shape), shades[index], size)
+    return out
+
+
+def draw_panoptic(image: NDArray[np.uint8], found: Panoptic) -> NDArray[np.uint8]:
+    """A copy of the image under its segments: each in the colour of its class, outlined, its name where it is widest.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, never written to.
+        found: how that image is divided.
+
+    Returns:
+        (H, W, 3) uint8 RGB of its own memory.
+    """
+    cv2 = _cv2()
+    out = np.array(image, dtype=np.uint8, order="C")
+    size = (out.shape[0] * out.shape[1]) ** 0.5
+    shades = np.array([(0, 0, 0), *(colour(one.label) for one in found.segments)], np.float32)
+    ids = np.array([0, *(one.id for one in found.segments)])
+    order = np.argsort(ids)
+    place = order[np.searchsorted(ids[order], found.segments_map)]
+    inside = place > 0
+    out[inside] = (0.45 * out[inside] + 0.55 * shades[place[inside]]).astype(np.uint8)
+    out[_borders(cv2, place, max(1, round(size / 400)))] = (250, 250, 250)
+    for one in sorted(found.segments, key=lambda segment: -segment.area):
+        x, y, room = _widest(cv2, found.mask(one))
+        if room * 100 >= size:  # a name on a speck would hide its neighbours
+            label_tab(cv2, out, found.name(one), (x, y), colour(one.label), size, centred=True)
     return out
 
 
@@ -118,18 +145,45 @@ def _mask(cv2: Any, out: NDArray[np.uint8], mask: NDArray[np.bool_], shade: Colo
     out[y0:y1, x0:x1] = part
 
 
+def _borders(cv2: Any, place: NDArray[np.intp], width: int) -> NDArray[np.bool_]:
+    """(H, W) where one segment meets another, about ``width`` pixels wide."""
+    edge = np.zeros(place.shape, np.uint8)
+    edge[:, 1:] |= place[:, 1:] != place[:, :-1]
+    edge[1:] |= place[1:] != place[:-1]
+    wide: NDArray[np.bool_] = cv2.dilate(edge, np.ones((width, width), np.uint8)) > 0
+    return wide
+
+
+def _widest(cv2: Any, mask: NDArray[np.bool_]) -> Tuple[int, int, float]:
+    """The pixel (x, y) of a mask that is farthest from its outside, the picture's edge included, and how far."""
+    x0, y0, x1, y1 = bounds(mask)
+    if x1 == 0:
+        return 0, 0, 0.0
+    part = np.pad(mask[y0:y1, x0:x1].astype(np.uint8), 1)
+    _, far, _, (x, y) = cv2.minMaxLoc(cv2.distanceTransform(part, cv2.DIST_L2, 3))
+    return x0 + x - 1, y0 + y - 1, float(far)
+
+
 def label_tab(
-    cv2: Any, out: NDArray[np.uint8], text: str, corners: Sequence[int], shade: Colour, size: float
+    cv2: Any,
+    out: NDArray[np.uint8],
+    text: str,
+    corners: Sequence[int],
+    shade: Colour,
+    size: float,
+    *,
+    centred: bool = False,
 ) -> None:
-    """The name on a filled tab above the box, or inside it at the picture's upper edge."""
+    """The name on a filled tab above the box, or inside it at the picture's upper edge; or around a point."""
     font = cv2.FONT_HERSHEY_SIMPLEX
     scale = max(0.32, size / 1150)
     thick = max(1, round(scale * 1.6))
     (width, height), below = cv2.getTextSize(text, font, scale, thick)
     margin = max(2, round(height * 0.35))
     tall, wide = height + below + margin, width + 2 * margin
-    left = max(0, min(corners[0], out.shape[1] - wide))
-    top = corners[1] - tall if corners[1] >= tall else corners[1]
+    left = max(0, min(corners[0] - wide // 2 * centred, out.shape[1] - wide))
+    above = tall // 2 if centred else tall
+    top = corners[1] - above if corners[1] >= above else corners[1]
     cv2.rectangle(out, (left, top), (left + wide, top + tall), shade, -1)
     # Black or white, whichever the tab's brightness leaves readable.
     dark = 0.299 * shade[0] + 0.587 * shade[1] + 0.114 * shade[2] > 140

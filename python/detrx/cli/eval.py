@@ -1,7 +1,8 @@
-"""``detrx eval``: the COCO numbers of a model on a data set, of masks too where it has them."""
+"""``detrx eval``: the COCO numbers of a model on a data set, of masks too where it has them; or panoptic quality."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Sequence
 
@@ -11,10 +12,24 @@ from rich.table import Table
 
 from detrx.evaluation.coco import Metrics
 from detrx.evaluation.config import EvalConfig
+from detrx.evaluation.panoptic import PanopticMetrics
 
 
 def run(args: Sequence[str]) -> int:
     config = tyro.cli(EvalConfig, args=list(args), prog="detrx eval")
+    title = f"{Path(config.model).name} on {config.data} ({config.split})"
+    from detrx.evaluation.panoptic_run import is_panoptic
+
+    if is_panoptic(config.model, data=config.data, device=config.device):
+        _run_panoptic(config, title=title)
+    else:
+        _run(config, title=title)
+    if config.out is not None:
+        print(f"look at {Path(config.out) / 'index.html'}")
+    return 0
+
+
+def _run(config: EvalConfig, *, title: str) -> None:
     from detrx.evaluation.run import evaluate
 
     metrics = evaluate(
@@ -28,10 +43,41 @@ def run(args: Sequence[str]) -> int:
         out=config.out,
         progress=config.progress,
     )
-    show(metrics, title=f"{Path(config.model).name} on {config.data} ({config.split})")
-    if config.out is not None:
-        print(f"look at {Path(config.out) / 'index.html'}")
-    return 0
+    show(metrics, title=title)
+
+
+def _run_panoptic(config: EvalConfig, *, title: str) -> None:
+    from detrx.evaluation.panoptic_run import evaluate_panoptic
+    from detrx.evaluation.run import bar
+
+    with bar(sys.stderr.isatty() if config.progress is None else config.progress) as progress:
+        metrics = evaluate_panoptic(
+            config.model,
+            data=config.data,
+            split=config.split,
+            device=config.device,
+            threads=config.threads,
+            threshold=config.panoptic_threshold,
+            limit=config.limit,
+            out=config.out,
+            progress=progress,
+        )
+    show_panoptic(metrics, title=title)
+
+
+def show_panoptic(metrics: PanopticMetrics, *, title: str) -> None:
+    """Print panoptic, segmentation and recognition quality of all, things, stuff, and each class."""
+    table = Table(title=title)
+    for heading in ("class", "PQ", "SQ", "RQ"):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    groups = {"all": metrics.all, "things": metrics.things, "stuff": metrics.stuff}
+    for name, one in {**groups, **metrics.per_class}.items():
+        table.add_row(name, *map(_number, (one.pq, one.sq, one.rq)), end_section=name == "stuff")
+    Console(highlight=False).print(table)
+    counts = metrics.counts
+    print(
+        f"{counts['images']} images, {counts['matched']} of {counts['truths']} segments, {counts['found']} found"
+    )
 
 
 def show(metrics: Metrics, *, title: str) -> None:

@@ -10,7 +10,8 @@ from tyro.conf import Positional
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """Score a model on a data set: the COCO numbers, curves, confusions and the worst pictures."""
+    """Score a model on a data set: the COCO numbers, curves, confusions and the worst pictures. A panoptic model on a
+    panoptic data set gets panoptic quality."""
 
     model: Positional[str]
     """Weights or an exported file."""
@@ -27,6 +28,8 @@ class EvalConfig:
     limit: Optional[int] = None
     """Only the first so many images."""
     out: Optional[str] = None
-    """A folder for metrics.json, predictions.json (COCO results), the plots and index.html."""
+    """A folder for metrics.json, predictions.json (COCO results) or panoptic.json with PNGs, plots and index.html."""
+    panoptic_threshold: float = 0.85
+    """Of panoptic models: the score that a segment must be above, in [0, 1]."""
     progress: Optional[bool] = None
     """Show a bar; None shows one where the output is a terminal."""

@@ -10,7 +10,7 @@ from typing import Dict, Sequence
 from detrx.evaluation.coco import Metrics
 from detrx.evaluation.curves import Curve
 
-_STYLE = """
+STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c1f23; max-width: 1100px; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem; margin-bottom: .3rem } h2 { font-size: 1.1rem; margin-top: 2.2rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
@@ -42,9 +42,9 @@ def write_page(
         pictures: PNG files; the last one is shown at full width.
     """
     counts = metrics.counts
-    small = "".join(_image(p) for p in pictures[:-1])
+    small = "".join(image_tag(p) for p in pictures[:-1])
     text = f"""<!doctype html><html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width"><title>{escape(title)}</title><style>{_STYLE}</style></head><body>
+<meta name="viewport" content="width=device-width"><title>{escape(title)}</title><style>{STYLE}</style></head><body>
 <h1>{escape(title)}</h1>
 <p>{counts.get("images", 0)} images, {counts.get("truths", 0)} objects, {counts.get("detections", 0)} detections</p>
 <div class="big">{_masks(metrics)}<div><b>{_number(metrics.ap)}</b>AP</div><div><b>{_number(metrics.ap50)}</b>AP50</div>
@@ -53,7 +53,7 @@ def write_page(
 <h2>Sizes</h2>{_sizes(metrics)}
 <h2>Curves</h2><div class="grid">{small}</div>
 <h2>The images with the most errors</h2><p>Truth on the left, detections from {threshold:.2f} on the right.</p>
-{_image(pictures[-1])}
+{image_tag(pictures[-1])}
 </body></html>
 """
     path = out / "index.html"
@@ -68,7 +68,7 @@ def _masks(metrics: Metrics) -> str:
     return "".join(tiles)
 
 
-def _image(path: Path) -> str:
+def image_tag(path: Path) -> str:
     content = base64.b64encode(path.read_bytes()).decode("ascii")
     return f'<img alt="{escape(path.stem)}" src="data:image/png;base64,{content}">'
 

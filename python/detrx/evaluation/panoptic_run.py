@@ -1,24 +1,37 @@
-"""Run a model with masks over a panoptic data set, and write what it says in COCO's panoptic format."""
+"""Run a panoptic model over a panoptic data set and score how it divides the pictures."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple, Union
+from typing import Callable, Optional, Union
 
 from detrx.data.coco import Dataset, ImageRecord
-from detrx.data.panoptic import open_panoptic, segments_of
+from detrx.data.panoptic import find_panoptic, open_panoptic, segments_of
 from detrx.detector import Detector
+from detrx.errors import ConfigError
 from detrx.evaluation.panoptic import Division, PanopticMetrics, PanopticScore
+from detrx.evaluation.panoptic_page import PanopticReport
 from detrx.evaluation.run import check_classes
-from detrx.images import opencv
+from detrx.runtime.backend import find_model, open_backend
 from detrx.runtime.panoptic import THRESHOLD
 from detrx.types import Panoptic
 
 Progress = Callable[[int, int], None]
 """Called with the images done and the images in all."""
+
+
+def is_panoptic(model: Union[str, Path], *, data: Union[str, Path], device: str = "auto") -> bool:
+    """Whether the data set is panoptic and the model tells things from stuff; the model is only opened for the first.
+
+    Raises:
+        ConfigError: no such model file.
+    """
+    if not find_panoptic(Path(data)):
+        return False
+    with closing(open_backend(find_model(model), device=device)) as backend:
+        return bool(backend.info.things)
 
 
 def evaluate_panoptic(
@@ -43,33 +56,48 @@ def evaluate_panoptic(
         threads: CPU threads; None leaves it to the library.
         threshold: the score that a segment must be above.
         limit: only the first so many images.
-        out: a folder for metrics.json, and panoptic.json with its PNGs; or None.
+        out: a folder for metrics.json, panoptic.json with its PNGs, and index.html; or None.
         progress: called after every image.
 
     Raises:
         ConfigError: no such model file, or one without masks.
         DataError: a data set that cannot be read, or that has other classes than the model.
     """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"[evaluate] limit must be 1 or more, got {limit}")
     dataset = open_panoptic(Path(data), split=split)
-    if limit is not None:
-        dataset = dataclasses.replace(dataset, images=dataset.images[:limit])
-    folder = None if out is None else Path(out)
+    dataset = dataclasses.replace(dataset, images=dataset.images[:limit])
     with closing(Detector(model, device=device, threads=threads)) as detector:
         check_classes(detector.info, dataset)
-        score, answers = PanopticScore(len(dataset.names)), []
+        title = f"{Path(model).name} on {data} ({split})"
+        report = None if out is None else PanopticReport(Path(out), dataset, title=title)
+        score = PanopticScore(len(dataset.names))
         for done, record in enumerate(dataset.images, 1):
-            found = detector.panoptic(record.path, threshold=threshold)
-            score.add(truth_of(record), division_of(found, dataset.names))
-            if folder is not None:
-                answers.append(_write(found, record, folder / "panoptic"))
+            found = of_dataset(detector.panoptic(record.path, threshold=threshold), dataset)
+            truth = truth_of(record)
+            score.add(truth, division_of(found))
+            if report is not None:
+                report.add(record, truth, found)
             if progress is not None:
                 progress(done, len(dataset.images))
     metrics = score.metrics(names=dataset.names, things=dataset.things)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "metrics.json").write_text(metrics.to_json(), encoding="utf-8")
-        (folder / "panoptic.json").write_text(json.dumps(_document(dataset, answers)), encoding="utf-8")
+    if report is not None:
+        report.close(metrics)
     return metrics
+
+
+def of_dataset(found: Panoptic, dataset: Dataset) -> Panoptic:
+    """The same, with the labels and category ids of a data set, whose classes may be in another order."""
+    places = {name: i for i, name in enumerate(dataset.names)}
+    labels = [places[found.name(one)] for one in found.segments]
+    return Panoptic(
+        found.segments_map,
+        tuple(
+            dataclasses.replace(one, label=label, category_id=dataset.category_ids[label])
+            for one, label in zip(found.segments, labels)
+        ),
+        dataset.names,
+    )
 
 
 def truth_of(record: ImageRecord) -> Division:
@@ -83,32 +111,6 @@ def truth_of(record: ImageRecord) -> Division:
     return Division(ids, classes, tuple(n for n, crowd in zip(numbers, record.crowd) if crowd))
 
 
-def division_of(found: Panoptic, names: Tuple[str, ...]) -> Division:
-    """What a model says of a picture, its classes by their place among ``names``."""
-    places = {name: i for i, name in enumerate(names)}
-    return Division(found.segments_map, {one.id: places[found.name(one)] for one in found.segments})
-
-
-def _write(found: Panoptic, record: ImageRecord, folder: Path) -> Dict[str, Any]:
-    folder.mkdir(parents=True, exist_ok=True)
-    name = f"{record.path.stem}.png"
-    write_ids(found, folder / name)
-    return found.to_coco(image_id=record.id, file_name=name)
-
-
-def write_ids(found: Panoptic, path: Path) -> None:
-    """The PNG of the segments' ids."""
-    cv2 = opencv()
-    path.write_bytes(cv2.imencode(".png", found.to_rgb()[..., ::-1])[1].tobytes())
-
-
-def _document(dataset: Dataset, answers: List[Dict[str, Any]]) -> Dict[str, Any]:
-    images = [
-        {"id": one.id, "file_name": one.path.name, "height": one.height, "width": one.width}
-        for one in dataset.images
-    ]
-    categories = [
-        {"id": i, "name": name, "isthing": int(thing)}
-        for i, name, thing in zip(dataset.category_ids, dataset.names, dataset.things)
-    ]
-    return {"images": images, "annotations": answers, "categories": categories}
+def division_of(found: Panoptic) -> Division:
+    """What a model says of a picture."""
+    return Division(found.segments_map, {one.id: one.label for one in found.segments})

@@ -159,7 +159,8 @@ def _pixels(images: Sequence[NDArray[np.uint8]], info: ModelInfo, size: int) -> 
 def _at(raw: Raw, i: int) -> Raw:
     one = slice(i, i + 1)
     masks = None if raw.masks is None else raw.masks[one]
-    return Raw(raw.scores[one], raw.labels[one], raw.boxes[one], masks)
+    queries = None if raw.queries is None else raw.queries[one]
+    return Raw(raw.scores[one], raw.labels[one], raw.boxes[one], masks, queries)
 
 
 def compare(one: Raw, other: Raw, *, canvas: tuple[int, int], limits: Limits = EXACT) -> tuple[float, float]:
@@ -168,12 +169,11 @@ def compare(one: Raw, other: Raw, *, canvas: tuple[int, int], limits: Limits = E
     Scores are compared rank by rank, which near ties cannot disturb. A box is compared with the nearest box
     of its class in the other answer, both ways round, so that a swapped rank is no difference and a class is.
     """
-    many = min(one.scores.shape[1], other.scores.shape[1])
-    score = np.abs(one.scores[0, :many] - other.scores[0, :many]).max(initial=0.0)
+    score = _score_gap(one, other)
     if not (np.isfinite(other.scores).all() and np.isfinite(other.boxes).all()):
         return float("nan"), float("nan")
-    slack = 2 * float(score)
-    return float(score), max(
+    slack = 2 * score
+    return score, max(
         _farthest(one, other, canvas, slack, limits), _farthest(other, one, canvas, slack, limits)
     )
 
@@ -181,22 +181,41 @@ def compare(one: Raw, other: Raw, *, canvas: tuple[int, int], limits: Limits = E
 def compare_masks(one: Raw, other: Raw, *, canvas: tuple[int, int], limits: Limits = EXACT) -> float:
     """The largest difference of mask logits between the detections that count and their counterparts; 0 without masks.
 
-    Where several boxes are as near as the nearest, the mask that is most alike counts.
+    Counterparts are of the same query where both say it, since panoptic pictures are merged in that order; else their
+    boxes are nearest. Where several are as near as the nearest, the mask that is most alike counts.
     """
     if one.masks is None and other.masks is None:
         return 0.0
+    if (one.queries is None) != (other.queries is None):
+        return float("inf")
     if one.masks is None or other.masks is None or one.masks.shape[2:] != other.masks.shape[2:]:
         return float("inf")
     if not np.isfinite(other.masks).all():
         return float("nan")
-    counts = np.flatnonzero(_counting(one, other, slack=0.0, limits=limits))
-    gaps = _gaps(one, other, canvas)[counts]
+    counts = np.flatnonzero(_counting(one, other, slack=2 * _score_gap(one, other), limits=limits))
     largest = 0.0
-    for mask, gap in zip(one.masks[0][counts], gaps):
-        near = other.masks[0][gap <= gap.min(initial=np.inf) + 0.01]
-        if np.isfinite(gap).any():  # else the boxes have failed already
-            largest = max(largest, float(np.abs(near - mask).max((1, 2)).min()))
+    for mask, near in zip(one.masks[0][counts], _counterparts(one, other, canvas)[counts]):
+        if near.any():
+            largest = max(largest, float(np.abs(other.masks[0][near] - mask).max((1, 2)).min()))
+        elif one.queries is not None:  # else the boxes have failed already
+            return float("inf")
     return largest
+
+
+def _counterparts(one: Raw, other: Raw, canvas: tuple[int, int]) -> NDArray[np.bool_]:
+    """(K, K') which masks of the other answer may be that of a detection."""
+    if one.queries is not None and other.queries is not None:
+        same: NDArray[np.bool_] = one.queries[0][:, None] == other.queries[0][None]
+        return same
+    gaps = _gaps(one, other, canvas)
+    near: NDArray[np.bool_] = gaps <= gaps.min(axis=1, initial=np.inf, keepdims=True) + 0.01
+    return near & np.isfinite(gaps)
+
+
+def _score_gap(one: Raw, other: Raw) -> float:
+    """The largest difference of the scores, rank by rank."""
+    many = min(one.scores.shape[1], other.scores.shape[1])
+    return float(np.abs(one.scores[0, :many] - other.scores[0, :many]).max(initial=0.0))
 
 
 def _counting(one: Raw, other: Raw, *, slack: float, limits: Limits) -> NDArray[np.bool_]:

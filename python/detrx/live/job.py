@@ -13,6 +13,7 @@ from detrx.detector import Detector
 from detrx.errors import ConfigError, SourceError
 from detrx.live.frames import Source, redact
 from detrx.live.loop import FrameTimes, LoopReport, OnFrame, Step, run
+from detrx.live.panoptic_sink import PanopticSink
 from detrx.live.send import SendSink
 from detrx.live.sink import (
     CocoSink,
@@ -28,13 +29,13 @@ from detrx.live.source import open_source
 from detrx.live.track import TrackConfig, Tracker, worth_showing
 from detrx.live.web import LEAST, PageConfig, WebPage
 from detrx.live.zones import Zones, read_zones
-from detrx.types import Detections, Frame
+from detrx.types import Detections, Frame, ModelInfo
 
 OnReady = Callable[[Detector], None]
 Config = Union["DetectConfig", "WatchConfig"]
 OnPage = Callable[[str], None]
 """Told of the address to open."""
-KINDS = ("pictures", "video", "jsonl", "csv", "coco")
+KINDS = ("pictures", "video", "jsonl", "csv", "coco", "panoptic")
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class DetectConfig:
     out: Optional[Path] = None
     """Folder to write to; else the next free runs/detect, runs/detect-2, ..."""
     save: Tuple[str, ...] = ()
-    """Any of: pictures video jsonl csv coco. Without it: pictures or video, as the source is, and jsonl."""
+    """Any of: pictures video jsonl csv coco, and panoptic of a panoptic model. Without it: pictures or video, as the
+    source is, jsonl, and panoptic where it can be."""
     threshold: float = 0.3
     """The least score, in [0, 1]."""
     device: str = "auto"
@@ -157,10 +159,10 @@ def detect(
             open_source(config.source, timeout=config.timeout, retry=config.retry, on_state=hear)
         )
         folder = config.out if config.out is not None else free_folder(Path("runs/detect"))
-        kinds = config.save or (("pictures" if source.fps is None else "video"), "jsonl")
+        kinds = _kinds(config.save, source, detector.info)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            sinks, files = _make_sinks(kinds, folder, config.source, source, zones)
+            sinks, files = _make_sinks(kinds, folder, config.source, source, zones, detector.info)
         except OSError as error:
             raise SourceError(
                 f"[detect] {folder} cannot be written to: {error}; give another with --out"
@@ -310,8 +312,24 @@ def free_folder(path: Path) -> Path:
     return place
 
 
+def _kinds(asked: Tuple[str, ...], source: Source, info: ModelInfo) -> Tuple[str, ...]:
+    """What is to be written: what was asked for, or the usual."""
+    if "panoptic" in asked and not info.things:
+        raise ConfigError(
+            f"[detect] --save panoptic is for models that tell things from stuff, as detr-r50-panoptic; "
+            f"found {info.model}. Leave it out"
+        )
+    pictures = "pictures" if source.fps is None else "video"
+    return asked or (pictures, "jsonl", *(("panoptic",) if info.things else ()))
+
+
 def _make_sinks(
-    kinds: Tuple[str, ...], folder: Path, source: str, opened: Source, zones: Optional[Zones]
+    kinds: Tuple[str, ...],
+    folder: Path,
+    source: str,
+    opened: Source,
+    zones: Optional[Zones],
+    info: ModelInfo,
 ) -> Tuple[List[Sink], List[Path]]:
     sinks: List[Sink] = []
     files: List[Path] = []
@@ -331,4 +349,7 @@ def _make_sinks(
     if "coco" in kinds:
         files.append(folder / "detections.coco.json")
         sinks.append(CocoSink(files[-1]))
+    if "panoptic" in kinds:
+        files.append(folder / "panoptic.json")
+        sinks.append(PanopticSink(files[-1], info))
     return sinks, files

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detrx.detector import Detector
-from detrx.draw import draw
+from detrx.draw import draw, draw_panoptic
 from detrx.errors import SourceError
 from detrx.live.frames import Source
 from detrx.live.pipeline import Found, Pipeline
 from detrx.live.sink import Shown, Sink, StopLoop
 from detrx.live.track import worth_showing
-from detrx.types import Detections, Frame
+from detrx.types import Detections, Frame, Panoptic
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +146,11 @@ def run(
     return state.report(elapsed, ended)
 
 
+def _drawn(frame: Frame, shown: Detections, panoptic: Optional[Panoptic]) -> NDArray[np.uint8]:
+    """The frame's picture with what was found; of a panoptic model its segments, which say more."""
+    return draw(frame.image, shown) if panoptic is None else draw_panoptic(frame.image, panoptic)
+
+
 class _Run:
     """The running counts of one loop."""
 
@@ -179,11 +184,11 @@ class _Run:
         stepped = time.perf_counter()
         shown = worth_showing(detections, self._show)
         wanted = any(sink.wants_picture for sink in self._sinks)
-        picture = draw(frame.image, shown) if wanted else frame.image
+        picture = _drawn(frame, shown, found.panoptic) if wanted else frame.image
         for paint in self._paints if wanted else ():
             paint(picture)
         drawn = time.perf_counter()
-        self._write(Shown(frame, shown, picture, age=self._age(frame)))
+        self._write(Shown(frame, shown, picture, age=self._age(frame), panoptic=found.panoptic))
         written = time.perf_counter()
         capture, letterbox, infer, finish = found.times
         row = (capture, letterbox, infer, finish + stepped - begun, drawn - stepped, written - drawn)

@@ -16,7 +16,7 @@ from detrx.detector import Detector
 from detrx.errors import ConfigError
 from detrx.live.frames import Source
 from detrx.live.source import open_source
-from detrx.types import Detections, Frame, Raw
+from detrx.types import Detections, Frame, Panoptic, Raw
 
 STAGES = ("capture", "letterbox", "infer", "finish")
 MOST_LANES = 16
@@ -34,6 +34,8 @@ class Found:
     detections: Detections
     times: Tuple[float, float, float, float]
     """Seconds of each of STAGES; capture is waiting for the source."""
+    panoptic: Optional[Panoptic] = None
+    """How the frame is divided, by a model that tells things from stuff."""
 
 
 class Pipeline:
@@ -187,8 +189,9 @@ class _Slot:
             raw = infer(pixels)
             inferred = time.perf_counter()
         found = detector.finish(raw, 0, boxes[0])
+        panoptic = detector.divide(raw, 0, boxes[0]) if detector.info.things else None
         finish = time.perf_counter() - inferred
-        return Found(frame, found, (self._waited, laid - start, inferred - begun, finish))
+        return Found(frame, found, (self._waited, laid - start, inferred - begun, finish), panoptic)
 
 
 def _calls(detector: Detector, source: Source, lanes: Optional[int]) -> Tuple[int, Infer]:

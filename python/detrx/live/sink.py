@@ -19,7 +19,7 @@ from detrx import rle
 from detrx.errors import SourceError
 from detrx.images import IMAGE_SUFFIXES, opencv
 from detrx.live.frames import FALLBACK_FPS
-from detrx.types import Detections, Frame
+from detrx.types import Detections, Frame, Panoptic
 
 LEAST_FREE = 16 << 20
 """Bytes of the disk that a recording leaves free."""
@@ -37,6 +37,8 @@ class Shown:
     """(H, W, 3) RGB: with the boxes on it where a sink wants them, else the frame's own image."""
     age: Optional[float] = None
     """Seconds since the frame was captured, of a live source."""
+    panoptic: Optional[Panoptic] = None
+    """How the frame is divided, by a panoptic model."""
 
 
 class Sink:

@@ -51,7 +51,8 @@ class LossConfig:
     box_noise: float = 1.0
     """How far denoising boxes are moved, in half sizes of the box."""
     mask_weight: float = 5.0
-    """Weight of the masks' cross-entropy, for models with masks; 5 and 5 as in Mask DINO (arXiv 2206.02777)."""
+    """Weight of the masks' cross-entropy, for models with masks; 5 and 5 as in Mask DINO (arXiv 2206.02777). The
+    detr family's, a focal loss, weighs 1 and its Dice loss 1 unless one of them is changed."""
     dice_weight: float = 5.0
     """Weight of the masks' Dice loss."""
     mask_cost: float = 5.0

@@ -71,8 +71,8 @@ class TrainConfig:
     decoder_layers: Optional[int] = None
     """Layers of the decoder."""
     masks: bool = False
-    """Of the rt family: learn a mask of each object beside its box, from the polygons or run lengths of the data set. A
-    run from weights with masks learns them anyhow."""
+    """Learn a mask of each object beside its box, from the polygons or run lengths of the data set; of the detr family
+    things and stuff, from a panoptic data set. A model or weights with masks learn them anyhow."""
     no_object: Optional[bool] = None
     """Of the detr family: the class head has a column for "no object" and learns by cross-entropy; False: a sigmoid for
     each class, which learns as the rt family's. None: as the model has it."""

@@ -23,7 +23,15 @@ from detrx.train.folder import BEST, RunFolder
 from detrx.train.loop import Trainer
 from detrx.train.report import Report
 from detrx.train.schedule import Clock
-from detrx.train.setup import Data, criterion_for, loss_for, make_loader, open_data, seed_everything
+from detrx.train.setup import (
+    Data,
+    criterion_for,
+    loss_for,
+    make_loader,
+    open_data,
+    seed_everything,
+    truth_of,
+)
 from detrx.train.signals import Stop
 from detrx.train.state import Position, share_state
 from detrx.types import ModelInfo
@@ -82,7 +90,7 @@ def agree(team: Team, plan: Plan | None, *, asked: TrainConfig | None = None) ->
     if plan is None:
         raise ConfigError("[train] the first process must have a plan, found none")
     team.check_same("settings", plain(asked or plan.asked))
-    data = open_data(plan.config, masks=plan.info.masks)
+    data = open_data(plan.config, truth=truth_of(plan.info))
     team.check_same("data", {"train": _outline(data.train), "val": _outline(data.val)})
     return plan, data
 

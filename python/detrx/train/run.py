@@ -17,7 +17,7 @@ from detrx.data.leaks import leaks
 from detrx.errors import CheckpointError, ConfigError
 from detrx.models import hub
 from detrx.models.checkpoint import load_model
-from detrx.models.zoo import Model, ModelConfig, RtConfig, build, config_for
+from detrx.models.zoo import Model, ModelConfig, build, config_for
 from detrx.train.config import USUAL_MODEL, TrainConfig
 from detrx.train.config_file import differences, to_yaml, without_length
 from detrx.train.course import Plan, RunResult, agree, follow, make_trainer, take_part
@@ -33,11 +33,11 @@ from detrx.train.setup import (
     choose_device,
     describe,
     epochs_for,
-    learns_masks,
     make_model,
     model_config,
     open_data,
     seed_everything,
+    truth_for,
     tune_model,
 )
 from detrx.train.state import Position, Saved, read_state, restore
@@ -162,17 +162,18 @@ def _lead(
     if not asked.weights:
         config_for(asked.model or USUAL_MODEL)  # a name that is wrong must not leave a folder behind
     path, state = choose_folder(asked)
-    data = open_data(asked, masks=learns_masks(asked, state))
+    truth = truth_for(asked, state)
+    data = open_data(asked, truth=truth)
     with RunFolder(path) as folder:
         saved = read_state(state) if state else None
-        config = _settle(asked, saved)
+        config = dataclasses.replace(_settle(asked, saved), masks=truth != "boxes")
         start = load_model(hub.local(config.weights)) if config.weights and not saved else None
         before = saved.checkpoint.info if saved else start[1] if start else None
         base = _shape_before(config, saved, start)
         config = _choose(_named(config, base), base, data.train, report)
         config = _with_processes(config, device, extra_transform, team)
         shape = model_config(config, base)
-        info = describe(config, data.train, masks=isinstance(shape, RtConfig) and shape.masks, before=before)
+        info = describe(config, data.train, before=before)
         if extra_transform is not None:
             report.say(f"extra transform: {extra_transform!r}")
         config = _with_length(config, pictures=len(data.train))

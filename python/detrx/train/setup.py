@@ -7,7 +7,7 @@ import math
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import nn
 from detrx.data.catalog import open_dataset, splits
 from detrx.data.coco import Dataset
 from detrx.data.loader import TrainLoader, default_workers
+from detrx.data.panoptic import find_panoptic, open_panoptic
 from detrx.data.transforms import ExtraTransform
 from detrx.errors import ConfigError, DataError, DeviceError
 from detrx.losses.config import LossConfig
@@ -25,9 +26,9 @@ from detrx.losses.stages import Total, alone
 from detrx.models.backbone import load_backbone_weights
 from detrx.models.checkpoint import read_config
 from detrx.models.transplant import Transplant, transplant
-from detrx.models.zoo import DetrConfig, Model, ModelConfig, RtConfig, build, config_for
+from detrx.models.zoo import MODELS, DetrConfig, Model, ModelConfig, RtConfig, build, config_for
 from detrx.ops.match_weights import MatchWeights
-from detrx.train.config import TrainConfig
+from detrx.train.config import USUAL_MODEL, TrainConfig
 from detrx.train.defaults import settled
 from detrx.train.distributed import ALONE, Team
 from detrx.types import ModelInfo
@@ -77,7 +78,11 @@ class Data:
     """The training split itself where the data set has no split to evaluate on."""
 
 
-def open_data(config: TrainConfig, *, masks: bool = False) -> Data:
+Truth = Literal["boxes", "masks", "panoptic"]
+"""What is learnt of a data set: the segments of a panoptic one are masks of things and of stuff."""
+
+
+def open_data(config: TrainConfig, *, truth: Truth = "boxes") -> Data:
     """Open the splits, with their masks where the model learns them.
 
     Raises:
@@ -89,12 +94,13 @@ def open_data(config: TrainConfig, *, masks: bool = False) -> Data:
             "[train] data must name the folder of a data set, found nothing; type: detrx train FOLDER"
         )
     root = Path(config.data)
-    train = open_dataset(root, split=config.train_split, masks=masks)
+    train = _open(root, config.train_split, truth)
     if not any(len(image.labels) for image in train.images):
         raise DataError(f"[train] {train.annotation_file} must have boxes to learn from, found none")
-    has_val = config.val_split in splits(root) or config.val_split != "val"
-    val = open_dataset(root, split=config.val_split, masks=masks) if has_val else train
-    if val.names != train.names:
+    known = {found.plain for found in find_panoptic(root)} if truth == "panoptic" else splits(root)
+    has_val = config.val_split in known or config.val_split != "val"
+    val = _open(root, config.val_split, truth) if has_val else train
+    if (val.names, val.things) != (train.names, train.things):
         raise DataError(
             f"[train] the splits must have the same classes, found {train.names} in {train.annotation_file} "
             f"and {val.names} in {val.annotation_file}"
@@ -102,14 +108,32 @@ def open_data(config: TrainConfig, *, masks: bool = False) -> Data:
     return Data(train, val)
 
 
-def learns_masks(config: TrainConfig, state: Path | None) -> bool:
-    """Whether the run needs the masks of its data: as it says, or since the weights that it goes on from have them.
+def _open(root: Path, split: str, truth: Truth) -> Dataset:
+    if truth == "panoptic":
+        return open_panoptic(root, split=split)
+    return open_dataset(root, split=split, masks=truth == "masks")
+
+
+def truth_for(config: TrainConfig, state: Path | None) -> Truth:
+    """What the run learns: masks if it says so, or if its model or the weights that it goes on from have them; all but
+    the rt family learn them from the segments of a panoptic data set, where there is one.
 
     Raises:
         CheckpointError, TrustError: weights that cannot be read.
     """
     source = state or (Path(config.weights) if config.weights else None)
-    return config.masks or bool(source and getattr(read_config(source), "masks", False))
+    shapes = [shape for shape in (source and read_config(source),) if shape]
+    names = [name for name in (config.weights, config.model) if name in MODELS]
+    shapes += [config_for(name) for name in names or ([] if source else [USUAL_MODEL])]
+    if not (config.masks or any(shape.masks for shape in shapes)):
+        return "boxes"
+    is_rt = bool(shapes) and isinstance(shapes[0], RtConfig)
+    return "panoptic" if not is_rt and find_panoptic(Path(config.data)) else "masks"
+
+
+def truth_of(info: ModelInfo) -> Truth:
+    """What a model has learnt."""
+    return "panoptic" if info.things else "masks" if info.masks else "boxes"
 
 
 def model_config(config: TrainConfig, base: ModelConfig | None = None) -> ModelConfig:
@@ -124,7 +148,7 @@ def model_config(config: TrainConfig, base: ModelConfig | None = None) -> ModelC
 
 def _detr_config(config: TrainConfig, base: DetrConfig) -> DetrConfig:
     """A head of one column a class; grey borders are part of the picture, as the loader lays them."""
-    for name in ("levels", "backbone_padding", "masks"):
+    for name in ("levels", "backbone_padding"):
         if getattr(config, name):
             raise ConfigError(f"[train] {name} is for the rt family, found it with {base.name}; leave it out")
     names = ("backbone", "queries", "decoder_layers", "hidden", *_DETR_ONLY)
@@ -132,7 +156,10 @@ def _detr_config(config: TrainConfig, base: DetrConfig) -> DetrConfig:
     if config.hidden is not None:
         changes["feedforward"] = base.feedforward * config.hidden // base.hidden
     changes.update(head_classes=0, columns=(), masked=False, frozen_norm=bool(config.freeze_norm))
-    return dataclasses.replace(base, **changes)
+    found = dataclasses.replace(base, **changes, masks=config.masks)
+    if found.masks and not found.no_object:
+        raise ConfigError('[train] masks of the detr family ask for "no object", found no_object False')
+    return found
 
 
 def _rt_config(config: TrainConfig, base: RtConfig) -> RtConfig:
@@ -209,13 +236,10 @@ def make_loader(
     )
 
 
-def describe(
-    config: TrainConfig, train: Dataset, *, masks: bool = False, before: ModelInfo | None = None
-) -> ModelInfo:
+def describe(config: TrainConfig, train: Dataset, *, before: ModelInfo | None = None) -> ModelInfo:
     """What the weights will say of themselves.
 
     Args:
-        masks: whether the model has them.
         before: what the weights said that the run starts from or goes on from; pixels stay normalised as theirs.
     """
     start = config.weights or config.backbone_weights
@@ -228,7 +252,8 @@ def describe(
         licence=f"trained by detrx from {Path(start).name}"
         if start
         else "trained by detrx from random weights",
-        masks=masks,
+        masks=config.masks,
+        things=train.things if config.masks else (),
         **pixels,
     )
 
@@ -253,10 +278,18 @@ def criterion_for(loss: LossConfig, shape: ModelConfig, *, classes: int, total: 
         class_weight=loss.class_weight,
         l1_weight=loss.l1_weight,
         giou_weight=loss.giou_weight,
+        **_mask_weights(loss),
         match=match,
         kernels=loss.kernels,
         total=total,
     )
+
+
+def _mask_weights(loss: LossConfig) -> dict[str, float]:
+    """The first DETR's own, unless others were asked for."""
+    asked, usual = (loss.mask_weight, loss.dice_weight), LossConfig()
+    mask, dice = (1.0, 1.0) if asked == (usual.mask_weight, usual.dice_weight) else asked
+    return {"mask_weight": mask, "dice_weight": dice}
 
 
 def epochs_for(config: TrainConfig, *, batches: int) -> int:
