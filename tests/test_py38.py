@@ -22,8 +22,9 @@ MODULES = (
     "live.v4l2", "live.chart", "clocks",
     "cli.main", "cli.detect", "cli.webcam", "cli.bench", "cli.doctor", "cli.demo", "cli.estimate",
     "cli.data", "cli.eval", "cli.export",
-    "data.coco", "data.catalog", "data.augment", "data.synthetic", "data.check", "data.check_page",
+    "data.coco", "data.panoptic", "data.catalog", "data.augment", "data.synthetic", "data.check", "data.check_page",
     "evaluation.coco", "evaluation.curves", "evaluation.plots", "evaluation.run", "train.config",
+    "evaluation.panoptic", "evaluation.panoptic_page", "evaluation.panoptic_run", "runtime.panoptic", "live.panoptic_sink",
 )  # fmt: skip
 
 pytestmark = pytest.mark.needs("python38")
