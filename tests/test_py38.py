@@ -24,7 +24,8 @@ MODULES = (
     "cli.data", "cli.eval", "cli.export",
     "data.coco", "data.panoptic", "data.catalog", "data.augment", "data.synthetic", "data.check", "data.check_page",
     "evaluation.coco", "evaluation.curves", "evaluation.plots", "evaluation.run", "train.config",
-    "evaluation.panoptic", "evaluation.panoptic_page", "evaluation.panoptic_run", "runtime.panoptic", "live.panoptic_sink",
+    "evaluation.panoptic", "evaluation.panoptic_page", "evaluation.panoptic_run", "runtime.panoptic",
+    "live.panoptic_sink",
 )  # fmt: skip
 
 pytestmark = pytest.mark.needs("python38")

@@ -1,8 +1,6 @@
-"""The merge of masks: what each rule does, its kernel against numpy, and transformers where both define the same."""
+"""The merge of masks: what each rule does, and its kernel against numpy."""
 
 from __future__ import annotations
-
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -151,32 +149,6 @@ def test_the_nearest_pixel_is_pil_s(wanted, length):
     strip = Image.fromarray(np.arange(length, dtype=np.int32)[None], mode=None)
     expected = np.asarray(strip.resize((wanted, 1), Image.Resampling.NEAREST))[0]
     assert (_nearest(wanted, length) == expected).all()
-
-
-def test_transformers_divides_the_pixels_alike():
-    """Where all are equally sure, nothing is small and stuff has one query a kind, both say the same of every pixel."""
-    torch = pytest.importorskip("torch")
-    from transformers.models.detr.image_processing_detr import DetrImageProcessor
-
-    masks = fields(4, (12, 16), seed=3)
-    logits = torch.full((1, 4, 4), -9.0)
-    labels = np.array([0, 0, 1, 2])
-    logits[0, range(4), labels] = 9.0
-    processor = DetrImageProcessor()
-    outputs = SimpleNamespace(logits=logits, pred_masks=torch.from_numpy(masks)[None])
-    theirs = processor.post_process_panoptic_segmentation(
-        outputs,
-        threshold=0.85,
-        mask_threshold=1e-6,
-        overlap_mask_area_threshold=0.0,
-        label_ids_to_fuse={1, 2},
-        target_sizes=[(48, 64)],
-    )[0]
-    found = run([0.99] * 4, labels, masks, whole(48, 64))
-    assert len(found) == len(theirs["segments_info"]) == 4
-    assert [one.label for one in found.segments] == [one["label_id"] for one in theirs["segments_info"]]
-    # They take sigmoids first, which near 1 leaves less to tell logits apart by.
-    assert (found.segments_map == theirs["segmentation"].numpy()).mean() > 0.995
 
 
 INFO = ModelInfo("m", ("car", "sky", "sea"), IDS, (32, 32), things=THINGS)
