@@ -118,6 +118,20 @@ def test_the_page_comes_back_when_the_server_does(browser: Any, camera: Camera) 
     browser.wait(f"frame !== {first}")
 
 
+def test_zones_are_drawn_over_the_picture(browser: Any, camera: Camera) -> None:
+    assert camera.page is not None
+    drawn = (
+        "at('overlay').getContext('2d').getImageData(0, 0, at('overlay').width, at('overlay').height).data"
+    )
+    assert browser.run(f"{drawn}.some(value => value > 0)") is False
+    plan = {"coordinates": "shares", "lines": [{"name": "gate", "start": [0.1, 0.5], "end": [0.9, 0.5]}]}
+    square = {"name": "door", "polygon": [[0.1, 0.1], [0.4, 0.1], [0.4, 0.4]]}
+    counts = {"door": {"in": 2, "out": 1}, "gate": {"in": 0, "out": 0}}
+    camera.page.draws(lambda: {**plan, "zones": [square], "counts": counts})
+    browser.run("ask()")
+    browser.wait(f"{drawn}.some(value => value > 0)")
+
+
 def test_the_page_says_what_became_of_the_camera(browser: Any, camera: Camera) -> None:
     assert camera.page is not None
     camera._over.set()

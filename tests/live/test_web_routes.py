@@ -49,7 +49,7 @@ def test_numbers_as_json(fed: WebPage) -> None:
     assert about["names"] == list(NAMES)
     assert all(re.fullmatch("#[0-9a-f]{6}", found) for found in about["colours"])
     assert json.loads(ask(fed, "/zones.json")[2]) == {"zones": [], "lines": []}
-    fed.draws(lambda: {"zones": [{"name": "door", "points": [[0, 0], [9, 0], [9, 9]]}], "lines": []})
+    fed.draws(lambda: {"zones": [{"name": "door", "polygon": [[0, 0], [9, 0], [9, 9]]}], "lines": []})
     assert json.loads(ask(fed, "/zones.json")[2])["zones"][0]["name"] == "door"
 
 

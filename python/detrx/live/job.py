@@ -169,6 +169,8 @@ def detect(
             ) from error
         if config.send is not None:
             sinks.append(SendSink(config.send, fps=source.fps))
+        if page is not None and zones is not None:
+            page.draws(zones.drawn)
         tell = _tell(page, source, on_frame, config.threshold)
         report = run(
             detector,
@@ -216,6 +218,8 @@ def watch(
         hear = page.hear if page is not None else None
         source = open_source(config.source, timeout=config.timeout, retry=config.retry, on_state=hear)
         sinks = [WindowSink(f"detrx - {source.name} - q ends")] if window else []
+        if page is not None and zones is not None:
+            page.draws(zones.drawn)
         tell = _tell(page, source, on_frame, config.threshold)
         report = run(
             detector,

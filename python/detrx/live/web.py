@@ -158,8 +158,7 @@ class WebPage:
         self._feed.state(state.name, state.why)
 
     def draws(self, zones: Callable[[], Dict[str, Any]]) -> None:
-        """Let the page draw what this answers at ``/zones.json``: {"zones": [{"name", "points"}], "lines": [...]},
-        points as [x, y] in pixels of the frame."""
+        """Let the page draw what this answers, which is what detrx.live.zones reads, with the counts of each name."""
         self._server.site.zones = zones
 
     def take(self, frame: Frame, found: Detections, times: FrameTimes) -> None:

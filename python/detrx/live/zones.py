@@ -277,6 +277,11 @@ class Zones:
         lines = [{"name": line.name, **self.counts[line.name]} for line in self.plan.lines]
         return {"zones": zones, "lines": lines, "events": self.events}
 
+    def drawn(self) -> Dict[str, Any]:
+        """What zones.json says, and counts: for a page, from any thread."""
+        plan: Dict[str, Any] = json.loads(self.plan.to_json())
+        return {**plan, "counts": self.counts}
+
     def _name(self, label: int) -> str:
         return self._names[label] if self._names else str(label)
 
