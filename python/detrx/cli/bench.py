@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Sequence
 
 import tyro
@@ -33,8 +34,8 @@ def show(report: BenchReport) -> None:
     print(f"source {report.source}; {report.memory_mb:.0f} MiB resident")
     if len(report.models) > 1:
         first = report.models[0].stages["frame"]["p50"]
-        told = (f"{one.model} {one.stages['frame']['p50'] / first:.2f}" for one in report.models[1:])
-        print(f"a frame's p50 against {report.models[0].model}: " + ", ".join(told))
+        told = (f"{Path(one.path).name} {one.stages['frame']['p50'] / first:.2f}" for one in report.models[1:])
+        print(f"a frame's p50 against {Path(report.models[0].path).name}: " + ", ".join(told))
 
 
 def _table(one: ModelBench) -> None:
