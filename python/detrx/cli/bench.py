@@ -34,7 +34,9 @@ def show(report: BenchReport) -> None:
     print(f"source {report.source}; {report.memory_mb:.0f} MiB resident")
     if len(report.models) > 1:
         first = report.models[0].stages["frame"]["p50"]
-        told = (f"{Path(one.path).name} {one.stages['frame']['p50'] / first:.2f}" for one in report.models[1:])
+        told = (
+            f"{Path(one.path).name} {one.stages['frame']['p50'] / first:.2f}" for one in report.models[1:]
+        )
         print(f"a frame's p50 against {Path(report.models[0].path).name}: " + ", ".join(told))
 
 
