@@ -11,7 +11,9 @@ from detrx.evaluation.coco import Metrics
 
 def metrics() -> Metrics:
     counts = {"images": 7, "truths": 31}
-    return Metrics(*[0.5] * 3, -1.0, *[0.5] * 8, {"disc": (0.61234, 0.9), "ring": (-1.0, -1.0)}, counts=counts)
+    return Metrics(
+        *[0.5] * 3, -1.0, *[0.5] * 8, {"disc": (0.61234, 0.9), "ring": (-1.0, -1.0)}, counts=counts
+    )
 
 
 def test_the_table_has_a_row_a_class_and_no_minus_one(capsys: pytest.CaptureFixture[str]) -> None:
