@@ -76,7 +76,7 @@ def test_every_module_of_the_runtime_half_imports_without_them() -> None:
     [
         ("from detrx.images import opencv; opencv()", "cv2"),
         (
-            "import numpy as n; from detrx.preprocess import *; letterbox(n.zeros((4,4,3),'u1'), canvas=(32,32))",
+            "import numpy as n; from detrx.preprocess import *; letterbox_image(n.zeros((4,4,3),'u1'), canvas=(32,32))",
             "cv2",
         ),
         ("from detrx.runtime.onnx import _onnxruntime; _onnxruntime()", "ONNX Runtime"),

@@ -23,6 +23,7 @@ from detrx.evaluation.config import EvalConfig
 from detrx.evaluation.plots import draw_worst
 from detrx.evaluation.run import ModelBackend, evaluate, evaluate_backend, write_report
 from detrx.export.config import ExportConfig
+from detrx.export.engine import EngineSettings
 from detrx.export.run import export
 from detrx.preprocess import plan
 from detrx.tensors import Outputs
@@ -170,17 +171,35 @@ def test_settings_out_of_range(root: Path, setting: dict) -> None:
         evaluate("a.onnx", data=root, **setting)
 
 
-@pytest.mark.parametrize(("function", "config"), [(evaluate, EvalConfig), (export, ExportConfig)])
-def test_the_command_has_the_function_s_names_and_defaults(function: object, config: type) -> None:
+ENGINE = {"target": "tensorrt", "batch": "batches"}
+"""What the command calls two settings of an engine, which are a class of their own in Python."""
+
+
+@pytest.mark.parametrize(
+    ("function", "config", "more"),
+    [
+        (evaluate, EvalConfig, {"panoptic_threshold": 0.85}),
+        (
+            export,
+            ExportConfig,
+            {ENGINE.get(k, k): v for k, v in dataclasses.asdict(EngineSettings()).items()},
+        ),
+    ],
+    ids=["evaluate", "export"],
+)
+def test_the_command_has_the_function_s_names_and_defaults(
+    function: object, config: type, more: dict[str, object]
+) -> None:
     takes = {
         name: None if p.default is inspect.Parameter.empty else p.default
         for name, p in inspect.signature(function).parameters.items()
+        if name not in {"engine", "progress"} - {f.name for f in dataclasses.fields(config)}
     }
     has = {
         f.name: None if f.default in (dataclasses.MISSING, ()) else f.default
         for f in dataclasses.fields(config)
     }
-    assert takes == has
+    assert has == takes | {name: value or None for name, value in more.items()}
 
 
 def test_scoring_imports_no_torch() -> None:
