@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Callable, List, Optional, Tuple, Union
+from typing import Callable, List, Optional, Sequence, Tuple, Union
 
 from tyro.conf import Positional
 
@@ -169,20 +169,8 @@ def detect(
             ) from error
         if config.send is not None:
             sinks.append(SendSink(config.send, fps=source.fps))
-        if page is not None and zones is not None:
-            page.draws(zones.drawn)
-        tell = _tell(page, source, on_frame, config.threshold)
-        report = run(
-            detector,
-            source,
-            sinks=sinks,
-            steps=_steps(config, zones),
-            paints=[zones.paint] if zones is not None else [],
-            limit=config.frames,
-            show=config.threshold,
-            on_frame=tell,
-        )
-    return DetectReport(_with_counts(report, zones), folder, tuple(files))
+        report = _loop(config, detector, source, sinks, zones, page, on_frame)
+    return DetectReport(report, folder, tuple(files))
 
 
 def watch(
@@ -217,20 +205,32 @@ def watch(
         detector, page = _open(config, stack, on_ready, on_page)
         hear = page.hear if page is not None else None
         source = open_source(config.source, timeout=config.timeout, retry=config.retry, on_state=hear)
-        sinks = [WindowSink(f"detrx - {source.name} - q ends")] if window else []
-        if page is not None and zones is not None:
-            page.draws(zones.drawn)
-        tell = _tell(page, source, on_frame, config.threshold)
-        report = run(
-            detector,
-            source,
-            sinks=sinks,
-            steps=_steps(config, zones),
-            paints=[zones.paint] if zones is not None else [],
-            limit=config.frames,
-            show=config.threshold,
-            on_frame=tell,
-        )
+        sinks: List[Sink] = [WindowSink(f"detrx - {source.name} - q ends")] if window else []
+        return _loop(config, detector, source, sinks, zones, page, on_frame)
+
+
+def _loop(
+    config: Config,
+    detector: Detector,
+    source: Source,
+    sinks: Sequence[Sink],
+    zones: Optional[Zones],
+    page: Optional[WebPage],
+    on_frame: Optional[OnFrame],
+) -> LoopReport:
+    """What both commands do once all is open."""
+    if page is not None and zones is not None:
+        page.draws(zones.drawn)
+    report = run(
+        detector,
+        source,
+        sinks=sinks,
+        steps=_steps(config, zones),
+        paints=[zones.paint] if zones is not None else [],
+        limit=config.frames,
+        show=config.threshold,
+        on_frame=_tell(page, source, on_frame, config.threshold),
+    )
     return _with_counts(report, zones)
 
 
