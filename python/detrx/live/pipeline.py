@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections import deque
@@ -76,6 +77,8 @@ class Pipeline:
     def __iter__(self) -> Iterator[Found]:
         """Start the lanes and give what they find. Iterate once."""
         self._frames = iter(self._source)
+        # A daemon that is inside native code when the interpreter goes down aborts the process.
+        atexit.register(self.close)
         for number in range(self.lanes):
             thread = threading.Thread(target=self._work, name=f"detrx-lane-{number}", daemon=True)
             self._threads.append(thread)
@@ -92,6 +95,7 @@ class Pipeline:
 
     def close(self) -> None:
         """End the lanes and close the source. Closing twice does nothing."""
+        atexit.unregister(self.close)
         with self._change:
             self._closing = True
             self._change.notify_all()

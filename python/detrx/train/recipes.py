@@ -25,7 +25,7 @@ _PAPER = TrainConfig(
     augment=AugmentConfig(scale=(0.6, 1.0), aspect=0.0, crop=0.5, colour=0.0),
 )
 _PAPER_MASKS = replace(
-    _PAPER, model="detr-r50-panoptic", epochs=25, flat=0.6, learn=("bbox_attention", "mask_head")
+    _PAPER, model="detr-r50-panoptic", masks=True, epochs=25, flat=0.6, learn=("bbox_attention", "mask_head")
 )
 _SMALL_DATA = TrainConfig(
     model="detr-r50",
