@@ -66,7 +66,9 @@ RUNTIME_HALF = (
     "__init__", "errors", "types", "native", "images", "preprocess", "detector", "draw", "bench", "doctor", "demo",
     "runtime/*", "live/*",
     "data/catalog", "data/synthetic", "evaluation/coco", "estimate/*",
+    "evaluation/tracking", "evaluation/track_files",
     "__main__", "cli/main", "cli/detect", "cli/webcam", "cli/bench", "cli/doctor", "cli/demo", "cli/estimate",
+    "cli/tracks",
 )  # fmt: skip
 HEAVY = {
     "cv2", "faster_coco_eval", "matplotlib", "onnx", "onnxruntime", "pandas", "PIL", "pycocotools", "pycuda",

@@ -18,6 +18,7 @@ COMMANDS: Dict[str, Tuple[str, str]] = {
     "webcam": ("detrx.cli.webcam", "the same in a window or, with --web, in a browser, live"),
     "train": ("detrx.cli.train", "train a model on your own pictures"),
     "eval": ("detrx.cli.eval", "score a model on a data set: the COCO numbers, curves, worst pictures"),
+    "tracks": ("detrx.cli.tracks", "score tracks against the truth: HOTA, IDF1, MOTA"),
     "explain": ("detrx.cli.explain", "what a model looks at: attention, sampling points, its queries"),
     "export": ("detrx.cli.export", "turn weights into an ONNX file, checked against them"),
     "convert": ("detrx.cli.convert", "weights of facebookresearch/detr or transformers to ours, and back"),

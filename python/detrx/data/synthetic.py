@@ -84,14 +84,13 @@ class Scenes:
             (H, W, 3) uint8 RGB, (N, 4) float32 corners in pixels, (N,) int64 labels.
         """
         image, owners, areas = self._render(t)
-        boxes, labels = [], []
-        for at, thing in enumerate(self._objects):
-            box = visible_box(owners, at + 1, areas[at])
-            if box is not None:
-                boxes.append(box)
-                labels.append(thing.label)
-        corners = np.array(boxes, np.float32).reshape(-1, 4)
-        return self._light_and_noise(image, t), corners, np.array(labels, np.int64)
+        corners, labels, _ = self._visible(owners, areas)
+        return self._light_and_noise(image, t), corners, labels
+
+    def truth(self, t: int) -> Tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+        """The boxes and labels of ``frame``, and the number of each object, from 1, the same in all frames."""
+        _, owners, areas = self._render(t)
+        return self._visible(owners, areas)
 
     def masks(self, t: int) -> Tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float64]]:
         """What the boxes are made from.
@@ -102,6 +101,14 @@ class Scenes:
         """
         _, owners, areas = self._render(t)
         return owners, np.array([o.label for o in self._objects], np.int64), np.array(areas)
+
+    def _visible(
+        self, owners: NDArray[np.uint8], areas: List[float]
+    ) -> Tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+        found = [visible_box(owners, at, area) for at, area in enumerate(areas, 1)]
+        numbers = np.array([at for at, box in enumerate(found, 1) if box is not None], np.int64)
+        labels = np.array([self._objects[at - 1].label for at in numbers], np.int64)
+        return np.array([found[at - 1] for at in numbers], np.float32).reshape(-1, 4), labels, numbers
 
     def _render(self, t: int) -> Tuple[NDArray[np.uint8], NDArray[np.uint8], List[float]]:
         image = self._ground.copy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, Iterator, Optional, Tuple
+from typing import Any, Dict, Iterator, Optional, Tuple
 from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from detrx.errors import SourceError
 from detrx.live.capture import Reader
 from detrx.live.frames import Source
-from detrx.types import Frame
+from detrx.types import Detections, Frame
 
+_SCENE = 1000
+"""No scene has more objects: numbers of the next start here."""
 KEYS = ("fps", "size", "seed", "frames", "cut", "live")
 
 
@@ -88,12 +90,38 @@ class Film:
 
     def frame(self, index: int) -> Tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
         """The (H, W, 3) picture, its (N, 4) boxes as corners in pixels, and their (N,) labels."""
+        scenes, step = self._scene(index)
+        found: Tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]] = scenes.frame(step)
+        return found
+
+    def truth(self, index: int) -> Detections:
+        """What is in a frame, with the number that each object keeps; those of another scene have others."""
+        scenes, step = self._scene(index)
+        boxes, labels, numbers = scenes.truth(step)
+        scores = np.ones(len(boxes), np.float32)
+        return Detections(boxes, scores, labels, self.names, tracks=numbers + _SCENE * self._at)
+
+    def _scene(self, index: int) -> Tuple[Any, int]:
         cut = self._options.cut
         at, step = divmod(index, cut) if cut else (0, index)
         if at != self._at:
             self._at, self._scenes = at, self._make(size=self._options.size, seed=self._options.seed + at)
-        found: Tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]] = self._scenes.frame(step)
-        return found
+        return self._scenes, step
+
+
+def film_truth(uri: str) -> Dict[int, Detections]:
+    """Frame -> what is in it, of a ``test://shapes`` URI.
+
+    Raises:
+        SourceError: not such a URI, or a film without an end.
+    """
+    options = parse_scene(uri)
+    if not options.frames:
+        raise SourceError(
+            f"[scenes] the truth of a film without an end is asked for; add frames=300 to {uri!r}"
+        )
+    film = Film(options)
+    return {index: film.truth(index) for index in range(options.frames)}
 
 
 def parse_scene(uri: str) -> SceneOptions:
