@@ -13,8 +13,10 @@ from detrx.train.defaults import OPEN, fill, learning_rate, levels_for
 N = MODELS["rt-n"]
 
 
-def choose(*, pictures: int = 205, most: int = 27, **settings: object) -> TrainConfig:
-    return fill(TrainConfig(data="x", **settings), N, pictures=pictures, most=most)
+def choose(
+    *, pictures: int = 205, most: int = 27, keep_shape: bool = False, **settings: object
+) -> TrainConfig:
+    return fill(TrainConfig(data="x", **settings), N, pictures=pictures, most=most, keep_shape=keep_shape)
 
 
 def test_small_data_get_small_batches_and_frozen_early_stages() -> None:
@@ -53,7 +55,7 @@ def test_what_the_user_said_stays() -> None:
 
 
 def test_a_whole_detector_keeps_its_shape_and_learns_slowly() -> None:
-    tuned = choose(canvas=(320, 320), weights="best.safetensors")
+    tuned = choose(canvas=(320, 320), weights="best.safetensors", keep_shape=True)
     assert (tuned.levels, tuned.queries) == (None, None)
     assert tuned.lr == pytest.approx(choose().lr / 4)
 

@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 import detrx
 from detrx.data.loader import TrainLoader
 from detrx.errors import ConfigError, DataError, TrainingError
+from detrx.models import zoo
 from detrx.models.checkpoint import read_checkpoint, save_checkpoint
 from detrx.train.config import TrainConfig
 from detrx.train.config_file import read_config
@@ -225,6 +226,29 @@ def test_weights_of_a_whole_detector_are_the_start(
     first = train(quick, quiet=True)
     train(dataclasses.replace(quick, weights=str(first.best), out=str(tmp_path / "second"), epochs=1))
     assert f"tensors from {first.best}, 0 start afresh" in capfd.readouterr().err
+
+
+def test_weights_of_a_sibling_give_what_fits_and_not_their_shape(
+    quick: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sibling = dataclasses.replace(zoo.MODELS["tiny"], name="sibling", neck="light", decoder_layers=1)
+    monkeypatch.setitem(zoo.MODELS, "sibling", sibling)
+    first = train(dataclasses.replace(quick, epochs=1), quiet=True)
+    smaller = dataclasses.replace(
+        quick, model="sibling", weights=str(first.best), out=str(tmp_path / "second"), epochs=1
+    )
+    second = train(smaller)
+    assert read_checkpoint(second.best).config.neck == "light"
+    assert "have no place" in capfd.readouterr().err
+    resumed = train(dataclasses.replace(smaller, weights="", epochs=2, resume="auto"), quiet=True)
+    assert read_checkpoint(resumed.best).config.name == "sibling"
+
+
+def test_weights_of_another_family_are_refused(quick: TrainConfig, tmp_path: Path) -> None:
+    first = train(dataclasses.replace(quick, epochs=1), quiet=True)
+    wrong = dataclasses.replace(quick, model="detr-r18", weights=str(first.best), out=str(tmp_path / "second"))
+    with pytest.raises(ConfigError, match="are of tiny, found model detr-r18"):
+        train(wrong, quiet=True)
 
 
 def test_weights_keep_the_normalisation_of_their_pixels(quick: TrainConfig, tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ class TrainConfig:
     data: Positional[str] = ""
     """Folder of the data set (COCO, Roboflow or coco_<split>.json layout)."""
     model: str = ""
-    """Name in the zoo: rt-n, rt-s, rt-m, rt-l, rt-x, detr-r50, ... Empty: that of the weights, else rt-n."""
+    """Name in the zoo: rt-n, rt-s, rt-m, rt-l, rt-x, detr-r50, ... Empty: that of the weights, else rt-n.
+    With the weights of another model of the family, all that fits of them is taken."""
     out: str = ""
     """Run folder; empty: runs/<data>-<model>, numbered."""
     resume: str = ""

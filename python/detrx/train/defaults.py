@@ -27,7 +27,9 @@ SMALL_CANVAS = 448
 T = TypeVar("T")
 
 
-def fill(config: TrainConfig, shape: ModelConfig, *, pictures: int, most: int) -> TrainConfig:
+def fill(
+    config: TrainConfig, shape: ModelConfig, *, pictures: int, most: int, keep_shape: bool = False
+) -> TrainConfig:
     """Choose what is still open.
 
     Args:
@@ -35,6 +37,7 @@ def fill(config: TrainConfig, shape: ModelConfig, *, pictures: int, most: int) -
         shape: the zoo's model of that name.
         pictures: in the training split.
         most: objects in the fullest picture.
+        keep_shape: ``shape`` is that of trained weights, so its levels and queries stay.
     """
     small = pictures < SMALL
     width = config.hidden or (shape.decoder_hidden if isinstance(shape, RtConfig) else shape.hidden)
@@ -44,7 +47,7 @@ def fill(config: TrainConfig, shape: ModelConfig, *, pictures: int, most: int) -
         "freeze_norm": bool(config.weights or config.backbone_weights),
         "freeze_stages": 2 if small and config.backbone_weights else 0,
     }
-    if not config.weights:  # a whole detector keeps its shape
+    if not keep_shape:
         chosen["levels"] = levels_for(shape, config.canvas) if isinstance(shape, RtConfig) else None
         chosen["queries"] = min(shape.queries, max(FEWEST_QUERIES, 3 * most))
     return dataclasses.replace(config, **{k: v for k, v in chosen.items() if getattr(config, k) is None})

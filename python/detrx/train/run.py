@@ -170,7 +170,8 @@ def _lead(
         start = load_model(hub.local(config.weights)) if config.weights and not saved else None
         before = saved.checkpoint.info if saved else start[1] if start else None
         base = _shape_before(config, saved, start)
-        config = _choose(_named(config, base), base, data.train, report)
+        config = dataclasses.replace(config, model=base.name if base else config.model or USUAL_MODEL)
+        config = _choose(config, base, data.train, report)
         config = _with_processes(config, device, extra_transform, team)
         shape = model_config(config, base)
         info = describe(config, data.train, before=before)
@@ -195,25 +196,25 @@ def _lead(
 def _shape_before(
     config: TrainConfig, saved: Saved | None, start: tuple[Model, ModelInfo] | None
 ) -> ModelConfig | None:
-    """The shape of the whole detector that the run began with, or None where it began with the zoo's."""
-    if saved and config.weights:
-        return saved.checkpoint.config
-    return start[0].config if start else None
+    """The shape of the whole detector that the run began with, or None where it began with the zoo's.
 
-
-def _named(config: TrainConfig, base: ModelConfig | None) -> TrainConfig:
-    """The run's model by its name: weights say of which model they are.
+    Weights of another model than the one asked for give it all that fits, not their shape.
 
     Raises:
-        ConfigError: another family was asked for.
+        ConfigError: the weights are of another family.
     """
-    if base is None:
-        return dataclasses.replace(config, model=config.model or USUAL_MODEL)
-    if config.model not in ("", base.name) and not isinstance(config_for(config.model), type(base)):
+    if saved and config.weights:
+        return saved.checkpoint.config
+    if start is None:
+        return None
+    theirs = start[0].config
+    if config.model in ("", theirs.name):
+        return theirs
+    if not isinstance(config_for(config.model), type(theirs)):
         raise ConfigError(
-            f"[train] the weights {config.weights} are of {base.name}, found model {config.model}; leave it out"
+            f"[train] the weights {config.weights} are of {theirs.name}, found model {config.model}; leave it out"
         )
-    return dataclasses.replace(config, model=base.name)
+    return None
 
 
 def _settle(config: TrainConfig, saved: Saved | None) -> TrainConfig:
@@ -238,7 +239,8 @@ def _settle(config: TrainConfig, saved: Saved | None) -> TrainConfig:
 def _choose(config: TrainConfig, base: ModelConfig | None, train_set: Dataset, report: Report) -> TrainConfig:
     """Fill in the rest from the data and the model, and say so."""
     most = max(len(image.labels) for image in train_set.images)
-    chosen = fill(config, base or config_for(config.model), pictures=len(train_set), most=most)
+    shape = base or config_for(config.model)
+    chosen = fill(config, shape, pictures=len(train_set), most=most, keep_shape=base is not None)
     changes = {key: new for key, (_, new) in differences(config, chosen).items()}
     if changes:
         words = ", ".join(f"{key} {value}" for key, value in changes.items())
