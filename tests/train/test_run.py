@@ -246,7 +246,9 @@ def test_weights_of_a_sibling_give_what_fits_and_not_their_shape(
 
 def test_weights_of_another_family_are_refused(quick: TrainConfig, tmp_path: Path) -> None:
     first = train(dataclasses.replace(quick, epochs=1), quiet=True)
-    wrong = dataclasses.replace(quick, model="detr-r18", weights=str(first.best), out=str(tmp_path / "second"))
+    wrong = dataclasses.replace(
+        quick, model="detr-r18", weights=str(first.best), out=str(tmp_path / "second")
+    )
     with pytest.raises(ConfigError, match="are of tiny, found model detr-r18"):
         train(wrong, quiet=True)
 
