@@ -12,9 +12,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.append(str(Path(__file__).parent))  # pytest imports each file on its own
+from machine import describe
 
 
 class Contender:
@@ -33,11 +37,15 @@ class Contender:
             [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.about: dict[str, Any] = self._answer()
+        self.worked: list[float] = []
+        """Seconds of processor time of each call so far, all threads of the process together."""
 
     def run(self, calls: int) -> list[float]:
         """Seconds of each of so many calls."""
         print(calls, file=self._process.stdin, flush=True)
-        seconds: list[float] = self._answer()["seconds"]
+        answer = self._answer()
+        self.worked += answer["worked"]
+        seconds: list[float] = answer["seconds"]
         return seconds
 
     def close(self) -> None:
@@ -57,11 +65,14 @@ class Contender:
         return found
 
 
-def serve(call: Callable[[], Any], *, warmup: int, about: dict[str, Any]) -> None:
+def serve(
+    call: Callable[[], Any], *, warmup: int, about: dict[str, Any], settle: Callable[[], Any] | None = None
+) -> None:
     """Warm up, then answer each number on standard input with the seconds of so many calls.
 
     Args:
         about: what the benchmark should know of this process.
+        settle: called at the start of each turn, as the caches are the others' then; None for the call itself.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints must not stand between the answers
@@ -69,35 +80,42 @@ def serve(call: Callable[[], Any], *, warmup: int, about: dict[str, Any]) -> Non
         call()
     print(json.dumps(about), file=answers, flush=True)
     for line in sys.stdin:
-        call()  # after the others' turn, the caches are theirs
-        seconds = []
+        (settle or call)()
+        seconds, worked = [], []
         for _ in range(int(line)):
-            start = time.perf_counter()
+            start, began = time.perf_counter(), time.process_time()
             call()
+            worked.append(time.process_time() - began)
             seconds.append(time.perf_counter() - start)
-        print(json.dumps({"seconds": seconds}), file=answers, flush=True)
+        print(json.dumps({"seconds": seconds, "worked": worked}), file=answers, flush=True)
 
 
 def take_turns(contenders: Sequence[Contender], *, rounds: int, calls: int) -> dict[str, Any]:
     """Let each in turn make so many calls, so many times over, and set the first against each of the others.
 
     Returns:
-        "milliseconds": name -> median, p90 and min of all calls. "ratios": name -> the first one's median over this
-        one's, "of_medians", and "of_rounds", the median of such a ratio in each round, which the machine's drift
-        leaves alone. "ratio": the largest "of_medians", that to the best of the others.
+        "milliseconds": name -> median, p90 and min of all calls, and their median on the processor, all threads
+        together. "ratios": name -> the first one's median over this one's, "of_medians", "of_minima", "of_rounds", the
+        median of such a ratio in each round, which the machine's drift leaves alone, and "of_processor_time", which
+        other work leaves alone but for threads that spin. "ratio": the largest "of_medians", that to the best of
+        the others. "machine": where, with the load before and after.
     """
+    machine = describe()
     seconds: dict[str, list[list[float]]] = {contender.name: [] for contender in contenders}
     for _ in range(rounds):
         for contender in contenders:
             seconds[contender.name].append(contender.run(calls))
     middles = {name: [statistics.median(turn) for turn in turns] for name, turns in seconds.items()}
     table = {name: _summary(np.array(turns) * 1e3) for name, turns in seconds.items()}
+    for contender in contenders:
+        table[contender.name]["processor"] = statistics.median(contender.worked) * 1e3
     first, *others = (contender.name for contender in contenders)
     ratios = {
         name: {
             "of_medians": table[first]["median"] / table[name]["median"],
             "of_minima": table[first]["min"] / table[name]["min"],
             "of_rounds": statistics.median(a / b for a, b in zip(middles[first], middles[name])),
+            "of_processor_time": table[first]["processor"] / table[name]["processor"],
         }
         for name in others
     }
@@ -106,6 +124,7 @@ def take_turns(contenders: Sequence[Contender], *, rounds: int, calls: int) -> d
         "ratios": ratios,
         "ratio": max(ratio["of_medians"] for ratio in ratios.values()),
         "about": {contender.name: contender.about for contender in contenders},
+        "machine": {**machine, "load": [machine["load"], describe()["load"]]},
     }
 
 

@@ -5,6 +5,7 @@ an ONNX file: PIL resizes, numpy normalises. A model of your own takes the place
 DETRX_BENCH_ONNX=best.onnx (then the pipeline is left out).
 
     python benchmarks/bench_detector.py [--rounds 30] [--json FILE]
+    python benchmarks/bench_detector.py --overhead              # what Detector adds to its own session
     python benchmarks/bench_detector.py --frames 10000          # the memory of Detector over so many frames
 """
 
@@ -17,6 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -26,6 +28,7 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).parent))  # pytest imports each file on its own
 from apart import Contender, serve, show, take_turns
+from machine import describe
 
 CANVAS = (320, 320)
 THRESHOLD = 0.3
@@ -140,6 +143,56 @@ def test_detector(benchmark: Any, tmp_path: Path) -> None:
         benchmark.pedantic(running[0].run, args=(CALLS,), rounds=5)
 
 
+def overhead(path: Path, *, rounds: int) -> dict[str, Any]:
+    """What predict takes beside the run of its very own session, in turns in one process."""
+    from detrx import Detector
+
+    image = picture()
+    with Detector(path, device="cpu", threads=THREADS, threshold=THRESHOLD) as detector:
+        session = detector._backend._session
+        pixels = {"pixels": np.ascontiguousarray(detector.prepare([image])[0])}
+        calls = {
+            "session.run": lambda: session.run(None, pixels),
+            "Detector.predict": lambda: detector.predict(image),
+        }
+        detector.warmup(runs=WARMUP)
+        seconds: dict[str, list[float]] = {name: [] for name in calls}
+        for _ in range(rounds):
+            for name, call in calls.items():
+                start = time.perf_counter()
+                call()
+                seconds[name].append(time.perf_counter() - start)
+        stages = alone(detector, image, rounds=rounds)
+        objects = len(detector.predict(image))
+    bare, ours = (np.array(times) * 1e3 for times in seconds.values())
+    found = {
+        "ms": {name: float(np.median(times) * 1e3) for name, times in seconds.items()},
+        "min_ms": {name: float(np.min(times) * 1e3) for name, times in seconds.items()},
+        "added_ms": float(np.median(ours - bare)),
+        "alone_ms": stages,
+        "objects": objects,
+        "machine": describe(),
+    }
+    print(f"\none frame of 480 x 640 with {objects} objects, {rounds} turns, medians in ms: {found['ms']}")
+    print(f"  predict adds {found['added_ms']:.2f} (median of the turns), to be under 1; alone: {stages}")
+    return found
+
+
+def alone(detector: Any, image: np.ndarray, *, rounds: int) -> dict[str, float]:
+    """Medians in ms of what stands before and behind the model, which is not run in between."""
+    seconds: dict[str, list[float]] = {"prepare": [], "finish": []}
+    pixels, boxes = detector.prepare([image])
+    raw = detector.infer(pixels)
+    for _ in range(rounds):
+        start = time.perf_counter()
+        detector.prepare([image])
+        middle = time.perf_counter()
+        detector.finish(raw, 0, boxes[0])
+        seconds["prepare"].append(middle - start)
+        seconds["finish"].append(time.perf_counter() - middle)
+    return {name: float(np.median(times) * 1e3) for name, times in seconds.items()}
+
+
 def soak(path: Path, *, frames: int) -> None:
     """Print the resident memory of this process, which holds Detector and no other library."""
     from detrx import Detector
@@ -164,6 +217,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--json", type=Path, help="write what was measured to this file")
     parser.add_argument("--frames", type=int, default=0, help="measure memory over so many frames, not time")
+    parser.add_argument("--overhead", action="store_true", help="measure what Detector adds to its session")
     parser.add_argument("--contender", choices=NAMES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -176,6 +230,11 @@ def main() -> None:
         serve(call, warmup=WARMUP, about={"objects": len(call())})
     elif args.frames and args.folder:
         soak(onnx_file(args.folder), frames=args.frames)
+    elif args.overhead:
+        with tempfile.TemporaryDirectory() as folder:
+            if not os.environ.get("DETRX_BENCH_ONNX"):
+                same_weights(Path(folder))
+            write(overhead(onnx_file(Path(folder)), rounds=5 * args.rounds), args.json)
     elif args.frames:
         with tempfile.TemporaryDirectory() as folder:
             if not os.environ.get("DETRX_BENCH_ONNX"):
@@ -184,9 +243,12 @@ def main() -> None:
             subprocess.run(command, check=True)
     else:
         with tempfile.TemporaryDirectory() as folder, contenders(Path(folder)) as running:
-            found = compare(running, rounds=args.rounds)
-        if args.json:
-            args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            write(compare(running, rounds=args.rounds), args.json)
+
+
+def write(found: dict[str, Any], path: Path | None) -> None:
+    if path is not None:
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -85,6 +85,7 @@ def look(pid: int) -> dict[str, float]:
         return {}
     return {
         "rss_mb": int(status["VmRSS"].split()[0]) / 1024,
+        "anonymous_mb": int(status["RssAnon"].split()[0]) / 1024,
         "files": len(list((place / "fd").iterdir())),
         "threads": int(status["Threads"]),
     }
@@ -138,6 +139,7 @@ def soak(*, minutes: float, clients: int, model: str) -> dict[str, Any]:
         "last": seen[-1] if seen else {},
         "growth": {key: round(growth(seen, key), 3) for key in MOST_GROWTH},
         "said_last": lines[-5:],
+        "seen": seen,
     }
 
 
@@ -151,7 +153,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write what was seen to this file")
     args = parser.parse_args()
     found = soak(minutes=args.minutes, clients=args.clients, model=args.model)
-    print(json.dumps(found, indent=1))
+    print(json.dumps({key: value for key, value in found.items() if key != "seen"}, indent=1))
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     grew = [key for key, most in MOST_GROWTH.items() if found["growth"][key] > most]
