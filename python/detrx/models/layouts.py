@@ -20,6 +20,7 @@ from detrx.models.checkpoint import load_model, replace_whole, save_checkpoint
 from detrx.models.config import DetrConfig
 from detrx.models.convert_detr import to_original, to_transformers
 from detrx.models.detr import Detr
+from detrx.models.lighten import lighten
 from detrx.models.zoo import Model, build
 from detrx.types import ModelInfo
 
@@ -39,17 +40,27 @@ class Converted:
     """What the layout cannot say, for people."""
 
 
-def convert(source: str | Path, out: str | Path, *, to: str, dc5: bool = False) -> Converted:
-    """Write any weights that ``load_model`` reads in another layout.
+def convert(
+    source: str | Path,
+    out: str | Path,
+    *,
+    to: str,
+    dc5: bool = False,
+    layers: int | None = None,
+    queries: int | None = None,
+) -> Converted:
+    """Write any weights that ``load_model`` reads in another layout, or with less to compute.
 
     Args:
         source: a file, a folder of transformers, or a published name.
         out: the file to write, for transformers the folder.
         to: one of LAYOUTS.
         dc5: the weights are of a DC5 model, which neither they nor their file's name say.
+        layers: decoder layers to keep, from the first on; None: all.
+        queries: queries to keep, of the rt family; None: all.
 
     Raises:
-        ConfigError: no such layout, or ``out`` does not end as it asks.
+        ConfigError: no such layout, ``out`` does not end as it asks, or more layers or queries than there are.
         CheckpointError: unreadable, or a model that the layout has no place for.
         TrustError: the file would run code.
         DownloadError: a published name that cannot be fetched.
@@ -59,6 +70,8 @@ def convert(source: str | Path, out: str | Path, *, to: str, dc5: bool = False) 
     model, info = load_model(hub.local(source))
     if dc5:
         model, info = _dilated(model, info)
+    if layers is not None or queries is not None:
+        model = lighten(model, layers=layers, queries=queries)
     if to == "detrx":
         tensors = {f"model.{key}": tensor for key, tensor in model.state_dict().items()}
         out.parent.mkdir(parents=True, exist_ok=True)
