@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from detrx.errors import ConfigError
 from detrx.models.config import DetrConfig
@@ -21,7 +22,8 @@ def lighten(model: Model, *, layers: int | None = None, queries: int | None = No
         queries: queries to keep, of the rt family; None: all.
 
     Raises:
-        ConfigError: more than there are, fewer than one, or queries of the detr family, each of which has learnt a place.
+        ConfigError: more than there are, fewer than one, or queries of the detr family, each of which has learnt a
+            place.
     """
     config = model.config
     most = config.decoder_layers if isinstance(config, DetrConfig) else config.last_layer + 1
@@ -35,7 +37,9 @@ def lighten(model: Model, *, layers: int | None = None, queries: int | None = No
             f"[lighten] only the last layer of {config.name} has learnt to answer; keep all layers"
         )
     kept = _within("layers", layers, most)
-    changes = {"decoder_layers": kept} | ({} if isinstance(config, DetrConfig) else {"eval_layer": -1})
+    changes: dict[str, Any] = {"decoder_layers": kept} | (
+        {} if isinstance(config, DetrConfig) else {"eval_layer": -1}
+    )
     changes["queries"] = _within("queries", queries, config.queries)
     lighter = build(dataclasses.replace(config, **changes), classes=model.classes)
     wanted = lighter.state_dict()
