@@ -24,7 +24,7 @@ FLOORS = (
     {"__main__"},
     {"cli"},
     {"train"},
-    {"evaluation", "bench", "doctor", "estimate", "explain", "demo"},
+    {"evaluation", "bench", "doctor", "estimate", "inspect", "explain", "demo"},
     {"live"},
     {"detector"},
     {"losses", "export", "runtime"},
@@ -42,6 +42,8 @@ SIDEWAYS = {
     ("models", "ops"): "the decoder calls the native deformable attention",
     ("export", "runtime"): "the parity gate runs the graph through the backend that users will use",
     ("doctor", "bench"): "the report names the processor and its clock as the bench does",
+    ("inspect", "estimate"): "what a device can do at most, and the work of a graph, are counted once",
+    ("inspect", "evaluation"): "its figures and colours are those of an evaluation",
     ("explain", "evaluation"): "its figures, colours and progress bar are those of an evaluation",
     ("demo", "evaluation"): "the demo prints AP against the known truth",
     ("demo", "bench"): "the demo prints the same stage times as the bench",
@@ -65,10 +67,10 @@ DELIBERATE = {
 RUNTIME_HALF = (
     "__init__", "errors", "types", "native", "images", "preprocess", "detector", "draw", "bench", "doctor", "demo",
     "runtime/*", "live/*",
-    "data/catalog", "data/synthetic", "evaluation/coco", "estimate/*",
+    "data/catalog", "data/synthetic", "evaluation/coco", "estimate/*", "inspect/*",
     "evaluation/tracking", "evaluation/track_files",
     "__main__", "cli/main", "cli/detect", "cli/webcam", "cli/bench", "cli/doctor", "cli/demo", "cli/estimate",
-    "cli/tracks",
+    "cli/inspect", "cli/tracks",
 )  # fmt: skip
 HEAVY = {
     "cv2", "faster_coco_eval", "matplotlib", "onnx", "onnxruntime", "pandas", "PIL", "pycocotools", "pycuda",

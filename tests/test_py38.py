@@ -21,6 +21,7 @@ MODULES = (
     "live.track", "live.zones", "live.pipeline", "live.capture", "live.health", "live.mjpeg", "live.gstreamer",
     "live.v4l2", "live.chart", "clocks",
     "cli.main", "cli.detect", "cli.webcam", "cli.bench", "cli.doctor", "cli.demo", "cli.estimate",
+    "cli.inspect", "inspect.picture",
     "cli.data", "cli.eval", "cli.export", "cli.tracks", "evaluation.tracking", "evaluation.track_files",
     "data.coco", "data.panoptic", "data.catalog", "data.augment", "data.synthetic", "data.check", "data.check_page",
     "evaluation.coco", "evaluation.curves", "evaluation.plots", "evaluation.run", "train.config",

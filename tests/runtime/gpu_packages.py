@@ -73,6 +73,10 @@ class Gpu:
     """Contexts and memory."""
     missing: bool = False
     """There is no engine, or no execution context, to be had."""
+    layers: str = '{"Layers": []}'
+    """What the inspector says."""
+    times: list[tuple[str, float]] = field(default_factory=list)
+    """What a profiler is told in each run."""
     modules: dict[str, ModuleType] = field(init=False)
     """By name, for sys.modules."""
 
@@ -84,6 +88,19 @@ class Gpu:
 
 def tensorrt_of(gpu: Gpu) -> Any:
     tensors = gpu.network.tensors
+
+    class Profiled:
+        """The network, and what a profiler of it is told."""
+
+        profiler: Any = None
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(gpu.network, name)
+
+        def execute_async_v3(self, stream: int) -> bool:
+            for name, ms in gpu.times if self.profiler is not None else ():
+                self.profiler.report_layer_time(name, ms)
+            return gpu.network.execute_async_v3(stream)
 
     class Engine:
         num_io_tensors = len(tensors)
@@ -98,7 +115,10 @@ def tensorrt_of(gpu: Gpu) -> Any:
             return tensors[name][1]
 
         def create_execution_context(self) -> Network | None:
-            return None if gpu.missing else gpu.network
+            return None if gpu.missing else Profiled()
+
+        def create_engine_inspector(self) -> SimpleNamespace:
+            return SimpleNamespace(get_engine_information=lambda kind: gpu.layers if kind == "json" else "")
 
     class Logger:
         WARNING = 2
@@ -117,6 +137,8 @@ def tensorrt_of(gpu: Gpu) -> Any:
     module: Any = ModuleType("tensorrt")
     module.__version__ = "10.3.0"
     module.Logger, module.Runtime, module.nptype = Logger, Runtime, np.dtype
+    module.IProfiler, module.gpu = object, gpu
+    module.LayerInformationFormat = SimpleNamespace(JSON="json")
     return module
 
 

@@ -48,6 +48,9 @@ class Session:
         for output in outputs:
             output[...] = flat[:, : output[0].size].reshape(output.shape)
 
+    def profile(self, runs: int) -> list[tuple[str, float]]:
+        return [("conv", 0.5)] * runs
+
 
 def tensor(name: str, dtype: str, *shape: int) -> SimpleNamespace:
     return SimpleNamespace(name=name, dtype=dtype, shape=shape)
@@ -69,7 +72,7 @@ class Adapter:
 
     def Engine(self, library: Library, device: Any, plan: bytes) -> SimpleNamespace:  # noqa: N802
         self.deserialised += 1
-        return SimpleNamespace(tensors=self.tensors)
+        return SimpleNamespace(tensors=self.tensors, layers_json=lambda: '{"Layers": []}')
 
     def cuda_device(self, index: int) -> SimpleNamespace:
         return SimpleNamespace(capability="8.7", name="Orin")
@@ -117,6 +120,15 @@ def test_answers_become_raw(adapter: Adapter, engine: Path, images: int) -> None
     assert backend.info == INFO
     assert backend.batch is None
     assert backend.description == "TensorRT 10.3.0 on Orin, fp16"
+
+
+def test_layers_and_their_times(adapter: Adapter, engine: Path) -> None:
+    backend = tensorrt.open_model(engine, device="auto", threads=None)
+    assert backend.layers_json() == '{"Layers": []}'
+    assert backend.profile(2) == [("conv", 0.5), ("conv", 0.5)]
+    backend.close()
+    with pytest.raises(EngineError, match="closed"):
+        backend.layers_json()
 
 
 def test_a_fixed_batch(adapter: Adapter, engine: Path) -> None:

@@ -87,6 +87,22 @@ def test_closed_twice_and_run_afterwards(gpu: Gpu, engine: Path) -> None:
         session.run((pictures(1),), ())
 
 
+def test_layers_and_their_times(gpu: Gpu, engine: Path) -> None:
+    """The mean over the runs asked for, two layers of one name apart; runs before and after are not counted."""
+    gpu.layers, gpu.times = '{"Layers": [1]}', [("a", 1.0), ("a", 0.5), ("b", 2.0)]
+    backend = open_backend(engine)
+    backend.infer(pictures(2))
+    assert backend.layers_json() == gpu.layers
+    assert backend.profile(4) == [("a", 1.0), ("a", 0.5), ("b", 2.0)]
+    backend.infer(pictures(2))
+    assert backend.profile(2) == [("a", 1.0), ("a", 0.5), ("b", 2.0)]
+    backend.close()
+    for ask in (backend.layers_json, lambda: backend.profile(1)):
+        with pytest.raises(EngineError, match="closed"):
+            ask()
+    assert given_back(gpu)
+
+
 @pytest.mark.parametrize("shape", [(5, 3, 32, 64), (1, 3, 64, 32)])
 def test_pixels_that_do_not_fit(gpu: Gpu, engine: Path, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"pixels must be at most \(4, 3, 32, 64\), got"):

@@ -8,6 +8,7 @@ from typing import Optional, Sequence, Tuple
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
 
@@ -113,7 +114,7 @@ def _show_layers(found: Estimate, many: int) -> None:
             f"{layer.ideal_ms:.3f}",
             f"{layer.expected_ms:.3f}",
         )
-        table.add_row(layer.name[-30:], " ".join(layer.operators), *numbers, layer.bound)
+        table.add_row(escape(layer.name[-30:]), " ".join(layer.operators), *numbers, layer.bound)
     Console().print(table)
 
 

@@ -24,6 +24,7 @@ COMMANDS: Dict[str, Tuple[str, str]] = {
     "convert": ("detrx.cli.convert", "weights of facebookresearch/detr or transformers to ours, and back"),
     "data": ("detrx.cli.data", "check a data set before it costs you a training run"),
     "bench": ("detrx.cli.bench", "measure a model here, stage by stage"),
+    "inspect": ("detrx.cli.inspect", "what is inside a TensorRT engine, and whether tensor cores run it"),
     "estimate": ("detrx.cli.estimate", "what a model would take on a Jetson or a card that is not here"),
     "doctor": ("detrx.cli.doctor", "what this machine has, what is missing, what to type for it"),
 }

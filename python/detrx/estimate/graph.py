@@ -81,6 +81,15 @@ def count(model: Any, *, batch: int = 1, canvas: Optional[Tuple[int, int]] = Non
     return _Count(_with_shapes(model, batch, canvas)).work()
 
 
+def count_nodes(model: Any, *, batch: int = 1) -> Dict[str, Tuple[int, int]]:
+    """The operations of each named node, of its matrix product and others, in the order in which they can run.
+
+    Raises:
+        ExportError, MissingBackendError: as :func:`count`.
+    """
+    return _Count(_with_shapes(model, batch, None)).by_node()
+
+
 def load_onnx() -> Any:
     """The onnx package.
 
@@ -177,11 +186,30 @@ class _Count:
         weights = sum(self._elements(name) for name in used if self._type.get(name) in FLOATS)
         return Work(tuple(layers), weights, self._live(written), self._unknown)
 
-    def _visit(self, node: Any) -> None:
+    def by_node(self) -> Dict[str, Tuple[int, int]]:
+        found = {}
+        for node in self._graph.node:
+            if self._is_constant(node):
+                self._constant.update(node.output)
+                continue
+            many = self._operations(node) or 0
+            found[node.name] = (many, 0) if node.op_type in MATRIX else (0, many)
+        return found
+
+    def _is_constant(self, node: Any) -> bool:
+        """Whether a runtime computes it once, at load."""
         ins = [name for name in node.input if name]
-        if node.op_type in ("Constant", "Shape", "Size") or all(name in self._constant for name in ins):
-            self._constant.update(node.output)  # a runtime computes it once, at load
+        return node.op_type in ("Constant", "Shape", "Size") or all(name in self._constant for name in ins)
+
+    def _operations(self, node: Any) -> Optional[int]:
+        outs = [self._sides(name) for name in node.output if name]
+        return operations(node, [self._sides(name) if name else None for name in node.input], outs)
+
+    def _visit(self, node: Any) -> None:
+        if self._is_constant(node):
+            self._constant.update(node.output)
             return
+        ins = [name for name in node.input if name]
         if node.op_type in VIEWS | PIECES and node.domain in ("", "ai.onnx"):
             self._lend(node, ins)
             return
@@ -229,9 +257,7 @@ class _Count:
                 group.reads[root] = min(self._elements(root), group.reads.get(root, 0) + many)
 
     def _add_work(self, group: _Group, node: Any) -> None:
-        outs = [self._sides(name) for name in node.output if name]
-        ins = [self._sides(name) if name else None for name in node.input]
-        found = operations(node, ins, outs)
+        found = self._operations(node)
         if found is None:
             self._unknown[node.op_type] = self._unknown.get(node.op_type, 0) + 1
         elif node.op_type in MATRIX:

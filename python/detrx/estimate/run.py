@@ -10,7 +10,7 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 
 from detrx.errors import ConfigError, ExportError, MissingBackendError, pip_install
 from detrx.estimate.devices import DEVICES, Device
-from detrx.estimate.graph import count, load_onnx
+from detrx.estimate.graph import count, count_nodes, load_onnx
 from detrx.estimate.roofline import PRECISIONS, Latency, latency
 
 CLASSES = 80
@@ -78,6 +78,11 @@ def estimate(
         unknown=work.unknown,
         latencies=tuple(latency(work, DEVICES[device], precision=name) for name in precisions),
     )
+
+
+def node_operations(model: str, *, batch: int = 1) -> Dict[str, Tuple[int, int]]:
+    """The operations of each named node of an ``.onnx`` file, of its matrix product and others; raises as estimate."""
+    return count_nodes(graph_of(model, canvas=None, batch=batch), batch=batch)
 
 
 def graph_of(model: str, *, canvas: Optional[Tuple[int, int]], batch: int) -> Any:

@@ -40,6 +40,14 @@ class Session(Protocol):
         """Fill the outputs, contiguous arrays in the order in which the session was told to give them."""
         ...
 
+    def layers_json(self) -> str:
+        """What TensorRT's inspector says of the engine."""
+        ...
+
+    def profile(self, runs: int) -> List[Tuple[str, float]]:
+        """Name and mean milliseconds of each layer, over runs with the shape and the pixels of the last one."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -60,19 +68,26 @@ class NativeSession:
         """
         device = device or adapter.cuda_device(0)
         require_fit(path, sidecar, capability=device.capability)
-        engine = adapter.Engine(library, device, path.read_bytes())
+        self._engine: Any = adapter.Engine(library, device, path.read_bytes())
         self.tensors = {
-            tensor.name: (np.dtype(tensor.dtype), tuple(tensor.shape)) for tensor in engine.tensors
+            tensor.name: (np.dtype(tensor.dtype), tuple(tensor.shape)) for tensor in self._engine.tensors
         }
         outputs = outputs_of(self.tensors, path)
-        self._session: Any = adapter.Session(engine, ["pixels"], list(outputs))
+        self._session: Any = adapter.Session(self._engine, ["pixels"], list(outputs))
         self.description = f"TensorRT {'.'.join(map(str, library.version))} on {device.name}"
         self.run = self._session.run
         for line in adapter.take_log().splitlines():
             log.warning("TensorRT: %s", line)
 
+    def layers_json(self) -> str:
+        return str(self._engine.layers_json())
+
+    def profile(self, runs: int) -> List[Tuple[str, float]]:
+        found: List[Tuple[str, float]] = self._session.profile(runs)
+        return found
+
     def close(self) -> None:
-        self._session = None
+        self._session = self._engine = None
         self.run = _closed
 
 
@@ -106,19 +121,30 @@ class TensorRtBackend:
             DeviceError: in a process forked from the one that opened it, or the GPU is lost.
             ValueError: pixels of another shape than the engine's.
         """
-        session = self._session
-        if session is None:
+        session = self._opened()
+        if len(pixels) <= self._most:
+            return self._raw(self._run(session, pixels))
+        groups = range(0, len(pixels), self._most)
+        parts = [self._run(session, pixels[start : start + self._most]) for start in groups]
+        return self._raw([np.concatenate(arrays) for arrays in zip(*parts)])
+
+    def layers_json(self) -> str:
+        """What TensorRT's inspector says of the engine, in its own JSON; raises as infer."""
+        return self._opened().layers_json()
+
+    def profile(self, runs: int) -> List[Tuple[str, float]]:
+        """Name and mean milliseconds of each layer, over runs with the pixels of the last infer; raises as infer."""
+        return self._opened().profile(runs)
+
+    def _opened(self) -> Session:
+        if self._session is None:
             raise EngineError(f"[TensorRtBackend] {self._path} has been closed; open it again")
         if os.getpid() != self._process:
             raise DeviceError(
                 "[TensorRtBackend] a GPU cannot be used in a process forked from the one that opened it; "
                 "open the engine in each process, or start them with multiprocessing's spawn"
             )
-        if len(pixels) <= self._most:
-            return self._raw(self._run(session, pixels))
-        groups = range(0, len(pixels), self._most)
-        parts = [self._run(session, pixels[start : start + self._most]) for start in groups]
-        return self._raw([np.concatenate(arrays) for arrays in zip(*parts)])
+        return self._session
 
     def _run(self, session: Session, pixels: NDArray[np.float32]) -> List[NDArray[Any]]:
         images = len(pixels)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib
 import logging
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,13 +101,39 @@ class PythonSession:
             EngineError: TensorRT fails, or the session has been closed.
             DeviceError: the GPU does not answer.
         """
+        with self._on_device():
+            self._run(inputs[0], outputs)
+
+    def layers_json(self) -> str:
+        """What TensorRT's inspector says of the engine; raises as run."""
+        with self._on_device():
+            inspector = self._engine.create_engine_inspector()
+            inspector.execution_context = self._run_context
+            return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
+
+    def profile(self, runs: int) -> List[Tuple[str, float]]:
+        """Name and mean milliseconds of each layer, over runs with the pixels of the last one; raises as run."""
+        times = _times(self._trt)
+        with self._on_device():
+            self._run_context.profiler = times  # until the session is closed, so that later runs are slower
+            for _ in range(runs):
+                times.place = 0
+                if not self._run_context.execute_async_v3(self._stream.handle):
+                    raise EngineError(f"[PythonSession] {self._trt.__name__} does not run the engine")
+                self._stream.synchronize()
+            times.place = -1
+        return [(name, ms / runs) for name, ms in times.rows]
+
+    @contextmanager
+    def _on_device(self) -> Iterator[None]:
+        """One thread at a time, with the device's context current, while the session is open."""
         with self._lock:
             if self._run_context is None:
                 raise EngineError("[PythonSession] the engine has been closed; open it again")
             try:
                 self._context_of_device.push()
                 try:
-                    self._run(inputs[0], outputs)
+                    yield
                 finally:
                     self._cuda.Context.pop()
             except self._cuda.Error as error:
@@ -161,6 +188,27 @@ class PythonSession:
         finally:
             self._cuda.Context.pop()
             self._context_of_device.detach()
+
+
+def _times(trt: Any) -> Any:
+    class Times(trt.IProfiler):  # type: ignore[misc]  # the base is known at run time
+        """Adds up the layers of each run by their place in it, for two layers may have one name."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows: List[Tuple[str, float]] = []
+            self.place = -1
+            """Of the next layer; -1 while nobody listens."""
+
+        def report_layer_time(self, name: str, ms: float) -> None:
+            if self.place < 0:
+                return
+            if self.place == len(self.rows):
+                self.rows.append((name, 0.0))
+            self.rows[self.place] = (name, self.rows[self.place][1] + ms)
+            self.place += 1
+
+    return Times()
 
 
 def _package(name: str, sidecar: Sidecar) -> ModuleType:
