@@ -114,8 +114,8 @@ def test_a_short_time_out_of_sight_keeps_the_number_and_a_long_one_does_not() ->
         return [found((50 + 4 * t, 60, 0.9)) for t in range(10)] + [found()] * gap + seen
 
     assert follow(film(20))[-1] == [1]
-    assert follow(film(40))[-1] == [2]
-    assert follow(film(40), TrackConfig(lost=2))[-1] == [1]
+    assert follow(film(60))[-1] == [2]
+    assert follow(film(60), TrackConfig(lost=2.5))[-1] == [1]
 
 
 def test_time_and_not_the_count_of_frames_moves_a_track() -> None:
@@ -147,10 +147,23 @@ def test_an_object_that_is_named_twice_has_one_number() -> None:
     assert labels == [[0, 1], [1, 1]]
 
 
+def test_two_tracks_of_one_object_become_the_older_one() -> None:
+    """What came as two objects and turns out to be one, named twice."""
+    frames = [found((50, 60, 0.5), (90 - min(t, 39), 60, 0.9), labels=(0, 1)) for t in range(120)]
+    ids = follow(frames)
+    assert ids[0] == [1, 2]
+    assert ids[-1] == [1]
+    assert follow([*frames[:42], *frames[42::-1]])[-1] == [1, 2]
+
+
 def test_classes_are_kept_apart_unless_told_otherwise() -> None:
-    frames = [found((50, 60, 0.9), labels=(t // 5,)) for t in range(10)]
+    frames = [found((50 + 20 * (t // 5), 60, 0.9), labels=(t // 5,)) for t in range(10)]
     assert follow(frames)[-1] == [2]
     assert follow(frames, TrackConfig(by_class=False))[-1] == [1]
+    renamed = [found((50, 60, 0.9), labels=(t // 5,)) for t in range(10)]
+    assert follow(renamed)[-1] == [1]
+    beside = [found((50, 60, 0.9), (58, 60, 0.9), labels=(t % 2, 1 - t % 2)) for t in range(10)]
+    assert follow(beside) == [[1, 2], [2, 1]] * 5
     with pytest.raises(ConfigError, match="lost 0 to 3600"):
         TrackConfig(lost=-1)
 

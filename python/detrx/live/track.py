@@ -17,6 +17,8 @@ NONE = -1
 """What Detections.tracks says of an object without a track."""
 SAME = 0.8
 """Overlap from which two are one object: DETRs name it again, in other classes, where they are not sure."""
+OTHER = 0.5
+"""What an overlap counts between two classes: models change their mind about an object more often than it changes."""
 _AGAIN, _WEAK, _NEW = 0.2, 0.5, 0.3
 """The least overlap with a track seen before, by an object of low score, and with a track in its second frame."""
 
@@ -27,10 +29,11 @@ class TrackConfig:
 
     low: float = 0.1
     """An object of a lower score than the threshold goes on with a track down to this score."""
-    lost: float = 1.0
+    lost: float = 1.5
     """Seconds that a track waits for its object."""
     by_class: bool = True
-    """A track is of one class; without it an object may change its class."""
+    """A track keeps to its class, unless an object of another lies where its own should be; without it classes do
+    not count."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.low <= 1 or not 0 <= self.lost <= 3600:
@@ -72,13 +75,9 @@ class Tracker:
             self._seen += seconds - gap - self._now
         self._now = seconds
         self._motion.predict(gap, unseen=~last)
-        at: Indices = np.full(len(found), NONE, np.int64)
-        known, strong = self._ids != NONE, found.scores >= self.high
-        weak = ~strong & (found.scores >= self.config.low)
-        self._join(found, at, known, strong, least=_AGAIN)
-        self._join(found, at, known & last, weak, least=_WEAK)
-        self._join(found, at, ~known, strong, least=_NEW)
-        _hand_over(found, at)
+        boxes = found.boxes.astype(np.float64)
+        same: NDArray[np.bool_] = overlaps(boxes, boxes) >= SAME
+        at = self._pair_up(found, same, last)
         had = np.flatnonzero(at != NONE)
         self._motion.correct(at[had], found.boxes[had])
         self._seen[at[had]] = seconds
@@ -86,12 +85,27 @@ class Tracker:
         fresh = at[had][self._ids[at[had]] == NONE]
         self._ids[np.sort(fresh)] = self._numbers(len(fresh))
         tracks: Indices = np.where(at == NONE, NONE, self._ids[at] if len(self._ids) else NONE)
-        new = _apart(found, np.flatnonzero(strong & (at == NONE)), beside=had)
+        strong = found.scores >= self.high
+        new = _distinct(same, np.flatnonzero(strong & (at == NONE)), beside=had)
         ids = self._numbers(len(new)) if first else np.full(len(new), NONE)
         tracks[new] = ids
         self._forget()
         self._begin(found[new], ids)
-        return replace(found, tracks=tracks)[_single(found, np.concatenate((had, new)))]
+        kept = np.concatenate((had, new))
+        single = ~_beside(same, kept)
+        single[kept] = True
+        return replace(found, tracks=tracks)[single]
+
+    def _pair_up(self, found: Detections, same: NDArray[np.bool_], last: NDArray[np.bool_]) -> Indices:
+        """(N,) the track of each object, or NONE; ``last`` are the tracks that were seen in the frame before."""
+        at: Indices = np.full(len(found), NONE, np.int64)
+        known, strong = self._ids != NONE, found.scores >= self.high
+        self._join(found, at, known, strong, least=_AGAIN)
+        self._join(found, at, known & last, ~strong & (found.scores >= self.config.low), least=_WEAK)
+        self._join(found, at, ~known, strong, least=_NEW)
+        _hand_over(same, found.scores, at)
+        self._merge(same, at)
+        return at
 
     def _join(
         self,
@@ -110,9 +124,16 @@ class Tracker:
             return
         gain = overlaps(self._motion.boxes()[rows], found.boxes[columns].astype(np.float64))
         if self.config.by_class:
-            gain = gain * (self._labels[rows][:, None] == found.labels[columns][None])
+            gain = np.where(self._labels[rows][:, None] == found.labels[columns], gain, OTHER * gain)
         chosen, objects_chosen = pair(gain, least=least)
         at[columns[objects_chosen]] = rows[chosen]
+
+    def _merge(self, same: NDArray[np.bool_], at: Indices) -> None:
+        """Where two tracks have the same object the older one goes on; writes NONE into ``at`` of the other."""
+        own = np.flatnonzero(at != NONE)
+        ids = self._ids[at[own]]
+        own = own[np.argsort(np.where(ids == NONE, self._next, ids), kind="stable")]
+        at[np.setdiff1d(own, _distinct(same, own))] = NONE
 
     def _numbers(self, count: int) -> Indices:
         self._next += count
@@ -132,34 +153,29 @@ class Tracker:
         self._seen = np.concatenate((self._seen, np.full(len(new), self._now, np.float64)))
 
 
-def _hand_over(found: Detections, at: Indices) -> None:
+def _hand_over(same: NDArray[np.bool_], scores: NDArray[np.float32], at: Indices) -> None:
     """Give each track to the best of the objects that are the same as its own and have none; writes into ``at``."""
-    boxes, own = found.boxes.astype(np.float64), np.flatnonzero(at != NONE)
-    free = np.flatnonzero(at == NONE)
-    for one, same in zip(own, overlaps(boxes[own], boxes[free]) >= SAME):
-        others = free[same & (at[free] == NONE) & (found.scores[free] > found.scores[one])]
+    for one in np.flatnonzero((at != NONE) & _beside(same, np.flatnonzero(at == NONE))):
+        others = np.flatnonzero(same[one] & (at == NONE) & (scores > scores[one]))
         if len(others):
-            best = others[np.argmax(found.scores[others])]
+            best = others[np.argmax(scores[others])]
             at[best], at[one] = at[one], NONE
 
 
-def _single(found: Detections, kept: Indices) -> NDArray[np.bool_]:
-    """Which objects are kept, or not the same as one that is."""
-    boxes = found.boxes.astype(np.float64)
-    single = np.asarray((overlaps(boxes, boxes[kept]) < SAME).all(axis=1), np.bool_)
-    single[kept] = True
-    return single
-
-
-def _apart(found: Detections, new: Indices, *, beside: Indices) -> Indices:
-    """Those of the new that are not the same as one beside them or a better new one."""
-    boxes = found.boxes.astype(np.float64)
+def _distinct(same: NDArray[np.bool_], rows: Indices, *, beside: Optional[Indices] = None) -> Indices:
+    """Those of the rows that are the same as none beside them and none before them."""
+    taken = _beside(same, np.zeros(0, np.int64) if beside is None else beside)
     kept: List[int] = []
-    for one in new:
-        others = boxes[[*beside, *kept]].reshape(-1, 4)
-        if (overlaps(boxes[one][None], others) < SAME).all():
+    for one in rows:
+        if not taken[one]:
             kept.append(int(one))
+            taken |= same[one]
     return np.array(kept, np.int64)
+
+
+def _beside(same: NDArray[np.bool_], rows: Indices) -> NDArray[np.bool_]:
+    """(N,) which are the same as one of the rows."""
+    return np.asarray(same[:, rows].any(axis=1), np.bool_)
 
 
 def worth_showing(found: Detections, score: float) -> Detections:
