@@ -44,6 +44,7 @@ SIDEWAYS = {
     ("doctor", "bench"): "the report names the processor and its clock as the bench does",
     ("inspect", "estimate"): "what a device can do at most, and the work of a graph, are counted once",
     ("inspect", "evaluation"): "its figures and colours are those of an evaluation",
+    ("estimate", "evaluation"): "its figures and colours are those of an evaluation",
     ("explain", "evaluation"): "its figures, colours and progress bar are those of an evaluation",
     ("demo", "evaluation"): "the demo prints AP against the known truth",
     ("demo", "bench"): "the demo prints the same stage times as the bench",

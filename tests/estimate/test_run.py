@@ -13,8 +13,9 @@ from detrx.cli.main import main
 from detrx.errors import ConfigError, ExportError
 from detrx.estimate.devices import DEVICES
 from detrx.estimate.graph import Layer, Work
+from detrx.estimate.picture import in_letters
 from detrx.estimate.roofline import EXPECTED, latency
-from detrx.estimate.run import estimate
+from detrx.estimate.run import FAMILIES, estimate
 
 NX = DEVICES["xavier-nx"]
 CONV = Layer("conv", ("Conv",), "conv", 2_000_000_000, 0, 100_000, 1_000_000, 0)
@@ -79,6 +80,47 @@ def test_known_models(name: str, gflop: float, millions: float, ideal: float, tm
     assert not found.unknown
 
 
+@pytest.mark.parametrize(
+    ("name", "apart", "fused"),
+    [("detr-r18", (239, 10.8), (189, 9.6)), ("detr-r50", (533, 20.7), (483, None))],
+)
+def test_attention_whose_scores_stay_on_the_chip(
+    name: str, apart: tuple, fused: tuple, tmp_path: Path
+) -> None:
+    """Mega bytes in fp16 and good milliseconds on a Xavier NX by hand; the work stays the same."""
+    pytest.importorskip("onnx")
+    path = known(name, tmp_path)
+    found = [estimate(path, precisions=("fp16",), fused_attention=kept) for kept in (False, True)]
+    for one, (traffic, good) in zip(found, (apart, fused)):
+        assert one.latencies[0].traffic_mb == pytest.approx(traffic, rel=0.015)
+        assert good is None or one.latencies[0].good_ms == pytest.approx(good, rel=0.015)
+    assert found[0].gflop == found[1].gflop
+    assert (
+        found[0].kernels - found[1].kernels == 2 * 17
+    )  # the first layer's self-attention has constants alone
+
+
+def test_only_attention_is_fused(tmp_path: Path) -> None:
+    """A softmax behind a linear layer stays a kernel: what follows is no attention."""
+    onnx = pytest.importorskip("onnx")
+    info, node = onnx.helper.make_tensor_value_info, onnx.helper.make_node
+    weight = onnx.TensorProto(name="w", dims=(8, 8), data_type=onnx.TensorProto.FLOAT)
+    graph = onnx.helper.make_graph(
+        [
+            node("MatMul", ["x", "w"], ["logits"]),
+            node("Softmax", ["logits"], ["weights"]),
+            node("MatMul", ["weights", "x"], ["y"]),
+        ],
+        "linear",
+        [info("x", onnx.TensorProto.FLOAT, [1, 8, 8])],
+        [info("y", onnx.TensorProto.FLOAT, [1, 8, 8])],
+        [weight],
+    )
+    path = tmp_path / "linear.onnx"
+    onnx.save(onnx.helper.make_model(graph), str(path))
+    assert [estimate(str(path), fused_attention=kept).kernels for kept in (False, True)] == [3, 3]
+
+
 def test_a_published_timing(tmp_path: Path) -> None:
     """RT-DETR-R18 takes 4.6 ms on a T4 with TensorRT in fp16: 217 pictures a second, says its paper."""
     pytest.importorskip("onnx")
@@ -139,6 +181,60 @@ def test_the_command(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert [row["precision"] for row in written["latencies"]] == ["fp16", "int8"]
     assert (written["batch"], written["canvas"], written["kernels"]) == (2, [32, 64], 1)
     assert written["gflop"] == pytest.approx(2 * 3 * 32 * 64 / 1e9)
+
+
+def test_several_models_in_one_table(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnx")
+    out = tmp_path / "both.json"
+    detr = known("detr-r18", tmp_path)
+    args = ["estimate", str(small), detr, "--precision", "fp16", "--fused-attention", "--out", str(out)]
+    assert main(args) == 0
+    told = capsys.readouterr().out
+    assert "small 32x64" in told
+    assert "detr-r18 480x640" in told
+    assert "5.2/16.9" in told
+    assert "scores stay on the chip" in told
+    assert [row["kernels"] for row in json.loads(out.read_text())] == [1, 173]
+    assert main([*args, "--layers", "2"]) == 2
+    assert main([*args, "--picture", str(tmp_path / "it.png")]) == 2
+
+
+def test_sizes_of_a_family_are_models() -> None:
+    pytest.importorskip("torch")
+    from detrx.models.zoo import MODELS
+
+    assert set(FAMILIES["rt"] + FAMILIES["detr"]) <= set(MODELS)
+
+
+def test_the_roofline_in_letters(tmp_path: Path) -> None:
+    """The convolution lies at 2e9 / 2.2 MB operations a byte, the norm at 7 for 4 bytes: left and right of the knee."""
+    row = latency(WORK, NX, precision="fp16")
+    lines = in_letters(row, NX).splitlines()
+    found = {
+        letter: (y, x)
+        for y, line in enumerate(lines[1:21])
+        for x, letter in enumerate(line)
+        if letter in "co"
+    }
+    assert found["c"][0] < found["o"][0]
+    assert found["c"][1] > found["o"][1]
+    roof = next(line for line in lines if "---" in line)
+    assert roof.index("-") > found["o"][1]
+    assert "roof 6.76" in lines[0]
+    empty = replace(row, layers=())
+    assert "roof 6.76" in in_letters(empty, NX)
+
+
+def test_pictures(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    png, text = tmp_path / "new" / "roof.png", tmp_path / "new" / "roof.txt"
+    for path in (png, text):
+        assert main(["estimate", known("detr-r18", tmp_path), "--picture", str(path)]) == 0
+    assert png.read_bytes()[:4] == b"\x89PNG"
+    assert "m" in text.read_text().partition("\n")[2]
+    assert main(["estimate", str(small), "--precision", "fp16", "--picture", str(png)]) == 0
+    assert main(["estimate", str(small), "--picture", "roof.jpg"]) == 2
+    assert ".png" in capsys.readouterr().err
 
 
 def test_mistakes_are_explained(small: Path, tmp_path: Path) -> None:

@@ -97,8 +97,8 @@ def told(part: Dict[str, float]) -> str:
 
 def _show_layers(found: Inspection, many: int) -> None:
     slowest = sorted(found.layers, key=lambda layer: -(layer.ms or layer.gflop or 0))[:many]
-    title = f"the {'slowest' if found.ms is not None else 'largest'} {len(slowest)} layers"
-    table = Table(title=title, box=None, pad_edge=False, title_justify="left")
+    print(f"the {'slowest' if found.ms is not None else 'largest'} {len(slowest)} layers")
+    table = Table(box=None, pad_edge=False)
     for name in ("layer", "kernel", "type, layout"):
         table.add_column(name, no_wrap=True)
     for name in ("ms", "GFLOP", "TFLOP/s"):

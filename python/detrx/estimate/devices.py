@@ -38,7 +38,7 @@ DEVICES: Dict[str, Device] = {
         Device(
             "xavier-nx", 6.76, 13.5, 0.845, 59.7, 8, JETSON_LAUNCH,
             "Jetson Xavier NX data sheet: 384 cores, 48 tensor cores, 1100 MHz; LPDDR4x-1866 x 128 bits (data sheets "
-            f"before v1.4 say 1600 MHz, which is 51.2 GB/s); {_CORES}",
+            f"up to v1.3 say 1600 MHz, which is 51.2 GB/s); {_CORES}",
         ),
         Device(
             "orin-nano", 16.7, 33.4, 2.09, 102.4, 8, JETSON_LAUNCH,

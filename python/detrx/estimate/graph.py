@@ -67,18 +67,22 @@ class Work:
         return sum(layer.matrix + layer.pointwise for layer in self.layers)
 
 
-def count(model: Any, *, batch: int = 1, canvas: Optional[Tuple[int, int]] = None) -> Work:
+def count(
+    model: Any, *, batch: int = 1, canvas: Optional[Tuple[int, int]] = None, fused_attention: bool = False
+) -> Work:
     """Count the work of an ``onnx.ModelProto``, which is not changed.
 
     Args:
         batch: the images of one call, where the graph leaves it open.
         canvas: height and width, where the graph leaves them open.
+        fused_attention: scores of attention stay on the chip, as TensorRT 10 and our plugin keep them; else they are
+            written and read.
 
     Raises:
         ExportError: a shape cannot be told.
         MissingBackendError: onnx is not installed.
     """
-    return _Count(_with_shapes(model, batch, canvas)).work()
+    return _Count(_with_shapes(model, batch, canvas), fused_attention=fused_attention).work()
 
 
 def count_nodes(model: Any, *, batch: int = 1) -> Dict[str, Tuple[int, int]]:
@@ -151,13 +155,16 @@ class _Group:
     """Tensor that lies in memory -> elements of it that are read."""
     matrix: int = 0
     pointwise: int = 0
+    attention: int = 0
+    """1 with a product of two tensors that are computed, which may be attention's scores; 2 with a softmax of them."""
 
 
 class _Count:
     """One walk over the nodes of a graph, which ONNX keeps in an order in which they can run."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, fused_attention: bool = False) -> None:
         self._graph = model.graph
+        self._fuses = fused_attention
         self._shape: Dict[str, Shape] = {}
         self._type: Dict[str, int] = {}
         self._sources: Dict[str, Dict[str, int]] = {}
@@ -236,11 +243,24 @@ class _Count:
         """The youngest group that a pointwise node takes from, so that no group waits for a later one; or a new one."""
         homes = [[self._home[root] for root in self._from(name) if root in self._home] for name in ins]
         youngest = max((number for one in homes for number in one), default=None)
+        product = node.op_type == "MatMul" and not any(map(self._is_weight, ins))
         # Behind a join a kernel starts anew: what is joined comes from several.
-        if node.op_type in POINTWISE and youngest is not None and [youngest] in homes:
-            return youngest
-        self._groups.append(_Group())
+        if youngest is not None and [youngest] in homes:
+            if node.op_type in POINTWISE:
+                return youngest
+            group = self._groups[youngest]
+            if self._fuses and node.op_type == "Softmax" and group.attention == 1:
+                group.attention = 2
+                return youngest
+            if product and group.attention == 2 and homes[0] == [youngest]:
+                group.attention = 0
+                return youngest
+        self._groups.append(_Group(attention=int(product)))
         return len(self._groups) - 1
+
+    def _is_weight(self, name: str) -> bool:
+        """A matrix that is constant; queries may be constant too, but have heads."""
+        return name in self._constant and len(self._sides(name)) < 3
 
     def _add_reads(self, number: int, node: Any, ins: List[str]) -> None:
         group = self._groups[number]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Tuple
+from typing import Dict, List, Tuple
 
 from detrx.errors import ConfigError
 from detrx.estimate.devices import Device
@@ -37,6 +37,8 @@ class LayerTime:
 
     name: str
     operators: Tuple[str, ...]
+    kind: str
+    """"conv", "matmul" or "other"."""
     gflop: float
     mb: float
     """Mega bytes that cross the memory bus."""
@@ -92,6 +94,7 @@ def _layer_time(layer: Layer, device: Device, precision: str) -> LayerTime:
     return LayerTime(
         name=layer.name,
         operators=layer.operators,
+        kind=layer.kind,
         gflop=(layer.matrix + layer.pointwise) / 1e9,
         mb=_traffic(layer, precision) / 1e6,
         ideal_ms=_seconds(layer, device, precision, IDEAL) * 1e3,
@@ -110,9 +113,23 @@ def _seconds(layer: Layer, device: Device, precision: str, reached: Efficiency) 
 
 def _computing(layer: Layer, device: Device, precision: str) -> float:
     """Seconds; the matrix product on tensor cores and the rest on CUDA cores run at the same time."""
-    bits = _bytes(layer, precision)
-    peak = {4: device.fp32, 2: device.fp16, 1: device.int8}[bits]
-    return max(layer.matrix / peak, layer.pointwise / device.fp32) / 1e12
+    return max(layer.matrix / _peaks(device)[_bytes(layer, precision)], layer.pointwise / device.fp32) / 1e12
+
+
+def _peaks(device: Device) -> Dict[int, float]:
+    """Tera operations a second of matrix products, by the bytes of a number."""
+    return {4: device.fp32, 2: device.fp16, 1: device.int8}
+
+
+def roofs(device: Device, precision: str) -> List[Tuple[str, float]]:
+    """Name and tera operations a second of each ceiling that a precision meets."""
+    tensor = {
+        "fp32": [],
+        "fp16": [("fp16", device.fp16)],
+        "int8-conv": [("int8", device.int8), ("fp16", device.fp16)],
+        "int8": [("int8", device.int8)],
+    }[precision]
+    return [*((f"tensor cores, {name}", peak) for name, peak in tensor), ("CUDA cores, fp32", device.fp32)]
 
 
 def _moving(layer: Layer, device: Device, precision: str) -> float:

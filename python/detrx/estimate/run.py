@@ -15,6 +15,11 @@ from detrx.estimate.roofline import PRECISIONS, Latency, latency
 
 CLASSES = 80
 """Of the models that are built by name: COCO's."""
+FAMILIES = {
+    "rt": ("rt-n", "rt-s", "rt-m", "rt-l", "rt-x"),
+    "detr": ("detr-r18", "detr-r34", "detr-r50", "detr-r101"),
+}
+"""The sizes to choose between."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ class Estimate:
     kernels: int
     unknown: Dict[str, int]
     """Operators whose arithmetic is not counted."""
+    fused_attention: bool
+    """Whether scores of attention were taken to stay on the chip."""
     latencies: Tuple[Latency, ...]
 
     def to_json(self) -> str:
@@ -46,6 +53,7 @@ def estimate(
     precisions: Sequence[str] = PRECISIONS,
     batch: int = 1,
     canvas: Optional[Tuple[int, int]] = None,
+    fused_attention: bool = False,
 ) -> Estimate:
     """Count a model's work and lay it under a device's roofline.
 
@@ -55,6 +63,7 @@ def estimate(
         precisions: names in ``roofline.PRECISIONS``.
         batch: images of one call.
         canvas: height and width; None for the file's, or for a name 640 x 640 (``rt``) or 480 x 640 (``detr``).
+        fused_attention: as :func:`detrx.estimate.graph.count` has it.
 
     Raises:
         ConfigError: no such model, device or precision.
@@ -66,7 +75,7 @@ def estimate(
     if batch < 1:
         raise ConfigError(f"[estimate] batch must be at least 1, got {batch}")
     graph = graph_of(model, canvas=canvas, batch=batch)
-    work = count(graph, batch=batch, canvas=canvas)
+    work = count(graph, batch=batch, canvas=canvas, fused_attention=fused_attention)
     return Estimate(
         model=model,
         canvas=_canvas_of(graph) or canvas or (),
@@ -76,6 +85,7 @@ def estimate(
         parameters_m=work.weights / 1e6,
         kernels=len(work.layers),
         unknown=work.unknown,
+        fused_attention=fused_attention,
         latencies=tuple(latency(work, DEVICES[device], precision=name) for name in precisions),
     )
 
