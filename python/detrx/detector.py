@@ -124,16 +124,34 @@ class Detector:
 
     @overload
     def stream(
-        self, uri: Union[str, int, Path], *, timeout: float = ..., times: Literal[False] = ...
+        self,
+        uri: Union[str, int, Path],
+        *,
+        timeout: float = ...,
+        track: bool = ...,
+        smooth: bool = ...,
+        times: Literal[False] = ...,
     ) -> Iterator[Tuple[Frame, Detections]]: ...
 
     @overload
     def stream(
-        self, uri: Union[str, int, Path], *, timeout: float = ..., times: Literal[True]
+        self,
+        uri: Union[str, int, Path],
+        *,
+        timeout: float = ...,
+        track: bool = ...,
+        smooth: bool = ...,
+        times: Literal[True],
     ) -> Iterator[Tuple[Frame, Detections, Dict[str, float]]]: ...
 
     def stream(
-        self, uri: Union[str, int, Path], *, timeout: float = 5.0, times: bool = False
+        self,
+        uri: Union[str, int, Path],
+        *,
+        timeout: float = 5.0,
+        track: bool = False,
+        smooth: bool = False,
+        times: bool = False,
     ) -> Iterator[Tuple[Any, ...]]:
         """Detect on every frame of a camera, stream, video, folder or picture, in order.
 
@@ -144,6 +162,8 @@ class Detector:
         Args:
             uri: as ``detrx.live.source.open_source`` takes it: 0, "csi://0", "rtsp://...", "a.mp4", "photos/".
             timeout: seconds to wait for a live source to open, and for a frame before it counts as lost.
+            track: number the objects, and keep to the numbers (docs/guides/zones.md); tracks go on below ``threshold``.
+            smooth: track, and take the shaking out of the boxes.
             times: add the seconds of each stage: capture, letterbox, infer, finish.
 
         Raises:
@@ -151,7 +171,7 @@ class Detector:
         """
         # The one look upwards: the live room stands on the detector, but users were promised this door.
         pipeline = importlib.import_module("detrx.live.pipeline")
-        for found in pipeline.open_pipeline(self, uri, timeout=timeout):
+        for found in pipeline.open_pipeline(self, uri, timeout=timeout, track=track, smooth=smooth):
             stages = (dict(zip(pipeline.STAGES, found.times)),) if times else ()
             yield (found.frame, found.detections, *stages)
 
@@ -186,18 +206,21 @@ class Detector:
         calls: Tuple[int, Callable[[NDArray[np.float32]], Raw]] = beside(most=most)
         return calls
 
-    def finish(self, raw: Raw, index: int, box: Letterbox) -> Detections:
-        """The detections of one image of a batch, in pixels of that image."""
+    def finish(
+        self, raw: Raw, index: int, box: Letterbox, *, threshold: Optional[float] = None
+    ) -> Detections:
+        """The detections of one image of a batch, in pixels of that image, from ``threshold`` on or the detector's."""
+        least = self.threshold if threshold is None else threshold
         scores, labels, boxes = raw.scores[index], raw.labels[index], raw.boxes[index]
         sound = np.isfinite(scores) & np.isfinite(boxes).all(axis=1)
         sound &= (labels >= 0) & (labels < len(self.info.names))
         if raw.masks is not None:
-            looked = sound & (scores >= self.threshold)
+            looked = sound & (scores >= least)
             sound[looked] = np.isfinite(raw.masks[index, looked]).all(axis=(1, 2))
         if not sound.all():
             with self._count:
                 self.dropped += int((~sound).sum())
-        keep = np.flatnonzero(sound & (scores >= self.threshold))
+        keep = np.flatnonzero(sound & (scores >= least))
         keep = keep[np.argsort(-scores[keep], kind="stable")]
         masks = None if raw.masks is None else box.undo_masks(raw.masks[index, keep])
         return Detections(

@@ -25,6 +25,7 @@ from detrx.live.sink import (
     WindowSink,
     why_no_window,
 )
+from detrx.live.smooth import SmoothConfig, Smoother
 from detrx.live.source import open_source
 from detrx.live.track import TrackConfig, Tracker, worth_showing
 from detrx.live.web import LEAST, PageConfig, WebPage
@@ -82,6 +83,10 @@ class DetectConfig:
     """Number the objects, and keep to the numbers from frame to frame."""
     tracker: TrackConfig = field(default_factory=TrackConfig)
     """Of --track."""
+    smooth: bool = False
+    """Take the shaking out of the boxes; tracks them too."""
+    smoother: SmoothConfig = field(default_factory=SmoothConfig)
+    """Of --smooth."""
     zones: Optional[Path] = None
     """A zones.json of areas and lines that count the objects in them and across them; tracks them too."""
     page: PageConfig = field(default_factory=PageConfig)
@@ -123,6 +128,10 @@ class WatchConfig:
     """Number the objects, and keep to the numbers from frame to frame."""
     tracker: TrackConfig = field(default_factory=TrackConfig)
     """Of --track."""
+    smooth: bool = False
+    """Take the shaking out of the boxes; tracks them too."""
+    smoother: SmoothConfig = field(default_factory=SmoothConfig)
+    """Of --smooth."""
     zones: Optional[Path] = None
     """A zones.json of areas and lines that count the objects in them and across them; tracks them too."""
     page: PageConfig = field(default_factory=PageConfig)
@@ -286,12 +295,14 @@ def _tell(page: Optional[WebPage], source: Source, on_frame: Optional[OnFrame], 
 
 def _steps(config: Config, zones: Optional[Zones]) -> List[Step]:
     """What is done to the detections of each frame."""
-    tracker = [Tracker(config.tracker, high=config.threshold)] if _follows(config) else []
-    return [*tracker, *([zones] if zones is not None else [])]
+    steps: List[Step] = [Tracker(config.tracker, high=config.threshold)] if _follows(config) else []
+    if config.smooth:
+        steps.append(Smoother(config.smoother))
+    return steps if zones is None else [*steps, zones]
 
 
 def _follows(config: Config) -> bool:
-    return config.track or config.zones is not None
+    return config.track or config.smooth or config.zones is not None
 
 
 def _zones(config: Config) -> Optional[Zones]:

@@ -6,7 +6,7 @@ import atexit
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable, Deque, Iterator, List, Optional, Tuple, Union
 
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from detrx.detector import Detector
 from detrx.errors import ConfigError
 from detrx.live.frames import Source
+from detrx.live.smooth import Smoother
 from detrx.live.source import open_source
+from detrx.live.track import Tracker, worth_showing
 from detrx.types import Detections, Frame, Panoptic, Raw
 
 STAGES = ("capture", "letterbox", "infer", "finish")
@@ -53,14 +55,21 @@ class Pipeline:
         source: is closed.
         lanes: None chooses as above.
         limit: how many frames are read at most.
+        least: the least score of what is found; None is the detector's own threshold.
     """
 
     def __init__(
-        self, detector: Detector, source: Source, *, lanes: Optional[int] = None, limit: Optional[int] = None
+        self,
+        detector: Detector,
+        source: Source,
+        *,
+        lanes: Optional[int] = None,
+        limit: Optional[int] = None,
+        least: Optional[float] = None,
     ) -> None:
         if lanes is not None and lanes < 1:
             raise ConfigError(f"[Pipeline] lanes must be 1 or more, got {lanes}")
-        self._detector, self._source, self._left = detector, source, limit
+        self._detector, self._source, self._left, self._least = detector, source, limit, least
         calls, self._infer = _calls(detector, source, lanes)
         # One lane more than calls where that is one, so that a file is read while the model is busy.
         self.lanes = lanes or (1 if source.live else max(2, calls))
@@ -156,14 +165,22 @@ class Pipeline:
             return _Slot(None, 0.0, error)
         if self._left is not None:
             self._left -= 1
-        return None if frame is None else _Slot(frame, time.perf_counter() - start)
+        return None if frame is None else _Slot(frame, time.perf_counter() - start, least=self._least)
 
 
 class _Slot:
     """A frame under way."""
 
-    def __init__(self, frame: Optional[Frame], waited: float, error: Optional[BaseException] = None) -> None:
+    def __init__(
+        self,
+        frame: Optional[Frame],
+        waited: float,
+        error: Optional[BaseException] = None,
+        *,
+        least: Optional[float] = None,
+    ) -> None:
         self.error = error
+        self._least = least
         self.done = False
         self._frame, self._waited = frame, waited
         self._found: Optional[Found] = None
@@ -192,7 +209,7 @@ class _Slot:
             begun = time.perf_counter()
             raw = infer(pixels)
             inferred = time.perf_counter()
-        found = detector.finish(raw, 0, boxes[0])
+        found = detector.finish(raw, 0, boxes[0], threshold=self._least)
         panoptic = detector.divide(raw, 0, boxes[0]) if detector.info.things else None
         finish = time.perf_counter() - inferred
         return Found(frame, found, (self._waited, laid - start, inferred - begun, finish), panoptic)
@@ -205,6 +222,20 @@ def _calls(detector: Detector, source: Source, lanes: Optional[int]) -> Tuple[in
     return detector.side_by_side(most=lanes or MOST_LANES)
 
 
-def open_pipeline(detector: Detector, uri: Union[str, int, Path], *, timeout: float) -> Iterator[Found]:
+def open_pipeline(
+    detector: Detector, uri: Union[str, int, Path], *, timeout: float, track: bool, smooth: bool
+) -> Iterator[Found]:
     """What :meth:`detrx.detector.Detector.stream` calls; the source is opened at the first frame."""
-    yield from Pipeline(detector, open_source(uri, timeout=timeout))
+    high = detector.threshold
+    tracker = Tracker(high=high) if track or smooth else None
+    smoother = Smoother() if smooth else None
+    least = None if tracker is None else min(high, tracker.config.low)
+    pipeline = Pipeline(detector, open_source(uri, timeout=timeout), least=least)
+    try:
+        for found in pipeline:
+            objects = found.detections
+            if tracker is not None:
+                objects = worth_showing(tracker(found.frame, objects), high)
+            yield replace(found, detections=objects if smoother is None else smoother(found.frame, objects))
+    finally:
+        pipeline.close()
