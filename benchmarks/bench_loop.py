@@ -80,7 +80,7 @@ def bare_beside(folder: Path, _: str) -> Loop:
 
     detector = Detector(onnx_file(folder), device="cpu", threads=THREADS, threshold=THRESHOLD)
     pixels = np.ascontiguousarray(detector.prepare([np.zeros((432, 768, 3), np.uint8)])[0])
-    calls, infer = detector.side_by_side(most=THREADS)
+    calls, infer, _ = detector.calls(most=THREADS)
     pool = ThreadPoolExecutor(calls)
 
     def loop(frames: int) -> int:
@@ -187,15 +187,15 @@ def age(folder: Path, *, slow: float) -> dict[str, Any]:
 
     with Detector(onnx_file(folder), device="cpu", threads=THREADS) as detector:
         detector.warmup(runs=5)
-        camera, infer = 1 / 30, detector.infer
+        camera, calls = 1 / 30, detector.calls(most=1)
 
         def slower(pixels: Any) -> Any:
             end = time.perf_counter() + slow * camera
-            raw = infer(pixels)
+            raw = calls.infer(pixels)
             time.sleep(max(0.0, end - time.perf_counter()))
             return raw
 
-        detector.infer = slower  # type: ignore[method-assign]
+        detector.calls = lambda **_: calls._replace(infer=slower)  # type: ignore[method-assign]
         source = open_source("test://shapes?fps=30&size=432x768&frames=900&live=1")
         report = run(detector, source)
     ages = report.times.ages * 1e3

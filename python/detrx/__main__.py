@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from detrx.cli.main import main
+from detrx.cli.main import command
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command()

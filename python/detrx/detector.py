@@ -7,7 +7,7 @@ import importlib
 import os
 import threading
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Literal, Optional, Sequence, Tuple, Union, overload
+from typing import Any, Dict, Iterator, List, Literal, Optional, Sequence, Tuple, Union, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from detrx.errors import ConfigError, DetrxError, DeviceError
 from detrx.images import read_image
 from detrx.preprocess import Picture as Laid
 from detrx.preprocess import check_image, lay
-from detrx.runtime.backend import find_model, open_backend
+from detrx.runtime.backend import Calls, find_model, open_backend
 from detrx.runtime.panoptic import THRESHOLD, divide
 from detrx.types import Detections, Frame, Letterbox, ModelInfo, Panoptic, Raw
 
@@ -194,17 +194,16 @@ class Detector:
         raw: Raw = self._backend.infer(pixels)
         return raw
 
-    def side_by_side(self, *, most: int) -> Tuple[int, Callable[[NDArray[np.float32]], Raw]]:
-        """How many calls at once, up to ``most``, give the most frames a second, and what to call for one.
+    def calls(self, *, most: int) -> Calls:
+        """How many calls at once, up to ``most``, give the most frames a second, what to call, and how to end it.
 
-        On the CPU that is a thread to a call, where ``infer`` gives all threads to one for the least latency.
+        On the CPU that is a thread to a call, where ``infer``, and ``most=1``, give all threads to one for the least
+        latency.
         """
         self._check_alive()
-        beside = getattr(self._backend, "side_by_side", None)
-        if beside is None or most < 2:
-            return 1, self.infer
-        calls: Tuple[int, Callable[[NDArray[np.float32]], Raw]] = beside(most=most)
-        return calls
+        beside = getattr(self._backend, "calls", None)
+        found: Calls = Calls(1, self.infer, lambda: None) if beside is None else beside(most=most)
+        return found
 
     def finish(
         self, raw: Raw, index: int, box: Letterbox, *, threshold: Optional[float] = None

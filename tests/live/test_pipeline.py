@@ -19,6 +19,7 @@ from detrx.live.loop import run
 from detrx.live.pipeline import STAGES, Pipeline
 from detrx.live.sink import JsonLinesSink, Shown, Sink, VideoSink
 from detrx.live.source import open_source
+from detrx.runtime.backend import Calls
 from detrx.types import Frame, Raw
 
 pytest.importorskip("onnx")
@@ -68,9 +69,14 @@ def uneven(detector: Detector, monkeypatch: pytest.MonkeyPatch, *, bad: int = -1
             raise ValueError(f"frame {bad}")
         return Raw(*(np.asarray(TINY[key])[None] for key in ("SCORES", "LABELS", "BOXES")))
 
-    monkeypatch.setattr(detector, "side_by_side", lambda *, most: (min(most, 4), infer))
+    give(detector, monkeypatch, infer, at_once=4)
     monkeypatch.setattr(detector, "prepare", lambda images: plain(detector, images))
     return most
+
+
+def give(detector: Detector, monkeypatch: pytest.MonkeyPatch, infer: Any, *, at_once: int = 1) -> None:
+    """Put another model in place of the detector's."""
+    monkeypatch.setattr(detector, "calls", lambda *, most: Calls(min(most, at_once), infer, lambda: None))
 
 
 def plain(detector: Detector, images: list[np.ndarray]) -> Any:
@@ -137,6 +143,38 @@ def test_leaving_early_ends_the_threads(detector: Detector) -> None:
     assert threading.active_count() < before
 
 
+def test_lanes_that_hang_are_waited_for_once(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    hang = threading.Event()
+
+    def infer(pixels: np.ndarray) -> Raw:
+        hang.wait(30)
+        raise RuntimeError("let go")
+
+    give(detector, monkeypatch, infer, at_once=4)
+    pipeline = Pipeline(detector, Counted(40), lanes=4)
+    threading.Timer(0.3, pipeline.close).start()
+    start = time.monotonic()
+    assert list(pipeline) == []
+    pipeline.close()
+    hang.set()
+    # One and a half seconds; four lanes closed twice were twelve.
+    assert time.monotonic() - start < 5
+
+
+def test_closing_aborts_what_is_under_way(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    aborted = threading.Event()
+
+    def infer(pixels: np.ndarray) -> Raw:
+        assert aborted.wait(30)
+        raise RuntimeError("aborted")
+
+    monkeypatch.setattr(detector, "calls", lambda *, most: Calls(min(most, 2), infer, aborted.set))
+    pipeline = Pipeline(detector, Counted(40))
+    threading.Timer(0.3, pipeline.close).start()
+    assert list(pipeline) == []
+    assert aborted.is_set()
+
+
 def test_stream_gives_times_on_request(detector: Detector) -> None:
     uri = "test://shapes?size=64x96&frames=3"
     assert [len(found) for _, found in detector.stream(uri)] == [3, 3, 3]
@@ -147,11 +185,15 @@ def test_stream_gives_times_on_request(detector: Detector) -> None:
 
 
 def test_side_by_side_calls_answer_as_one(detector: Detector) -> None:
-    calls, infer = detector.side_by_side(most=3)
-    assert calls == 3
+    at_once, infer, abort = detector.calls(most=3)
+    assert at_once == 3
     pixels = np.random.default_rng(0).random((1, 3, 64, 96), np.float32)
     np.testing.assert_allclose(infer(pixels).scores, detector.infer(pixels).scores, rtol=1e-5)
-    assert detector.side_by_side(most=1)[0] == 1
+    assert detector.calls(most=1).at_once == 1
+    abort()
+    with pytest.raises(Exception, match="terminate"):
+        infer(pixels)
+    assert np.isfinite(detector.calls(most=3).infer(pixels).scores).all()
 
 
 def test_a_model_slower_than_the_camera_shows_fresh_frames(
@@ -163,7 +205,7 @@ def test_a_model_slower_than_the_camera_shows_fresh_frames(
         time.sleep(slow)
         return Raw(*(np.asarray(TINY[key])[None] for key in ("SCORES", "LABELS", "BOXES")))
 
-    monkeypatch.setattr(detector, "infer", infer)
+    give(detector, monkeypatch, infer)
     source = open_source(f"test://shapes?size=64x96&frames=150&fps={1 / camera:g}&live=1")
     report = run(detector, source, sinks=[Aged()])
     assert report.dropped > 100

@@ -7,6 +7,7 @@ import importlib
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Dict, Optional, Sequence, Tuple
 
 import detrx
@@ -30,6 +31,28 @@ COMMANDS: Dict[str, Tuple[str, str]] = {
 }
 
 OK, REFUSED, PARITY, INTERRUPTED = 0, 2, 3, 130
+
+
+STOPPED = (INTERRUPTED, 128 + signal.SIGTERM, 129)
+LIVE = ("detect", "webcam")
+
+
+def command() -> None:
+    """What the shell runs: ``main``, and the end of the process.
+
+    A live command that was stopped has finished its files and freed its camera by then. What Python still takes apart,
+    loaded libraries, is two seconds on a busy board, and a thread that a library does not give back would abort it.
+    """
+    try:
+        code: object = main()
+    except SystemExit as left:
+        code = left.code
+    if code in STOPPED and sys.argv[1] in LIVE:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(AttributeError, OSError, ValueError):  # closed, or nobody reads it
+                stream.flush()
+        os._exit(int(str(code)))
+    sys.exit(code)  # type: ignore[arg-type]
 
 
 def main(args: Optional[Sequence[str]] = None) -> int:
@@ -108,4 +131,4 @@ def _unknown(name: str) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command()

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 GRACE = 0.5
 """Seconds beyond the timeout that a reader's own time limit is left to act in."""
+CLOSING = 1.0
+"""Seconds that closing waits for a reader to come back from its library; later it frees the device by itself."""
 MOST_STUCK = 8
 """Threads that hang in a driver or library before the source is given up."""
 
@@ -122,10 +124,10 @@ class LiveSource(Source):
 
     def close(self) -> None:
         with self._change:
-            self._closing = True
+            first, self._closing = not self._closing, True
             self._change.notify_all()
-        if self._thread is not threading.current_thread():
-            self._thread.join(timeout=2.0)
+        if first and self._thread is not threading.current_thread():
+            self._thread.join(CLOSING)
 
     def put(self, attempt: _Attempt, image: NDArray[np.uint8]) -> None:
         """What an attempt's thread read; one that was left behind is not listened to."""

@@ -16,6 +16,9 @@ from detrx.types import Frame
 
 log = logging.getLogger(__name__)
 
+CLOSING = 1.0
+"""Seconds that closing a video waits for a read under way."""
+
 
 class PictureSource(Source):
     """Picture files. What cannot be read is skipped with a warning and counted; a lone one is an error."""
@@ -55,6 +58,7 @@ class VideoSource(Source):
         remote = (cv2.CAP_FFMPEG, limits) if "://" in str(path) else ()
         # Closing while another thread reads would free what it reads from.
         self._reading = threading.Lock()
+        self._closing = False
         self._capture: Any = cv2.VideoCapture(str(path), *remote)
         if not self._capture.isOpened():
             raise SourceError(
@@ -70,7 +74,9 @@ class VideoSource(Source):
         index = 0
         while True:
             with self._reading:
-                image = self._capture.read()[1] if self._capture is not None else None
+                image = None if self._closing else self._capture.read()[1]
+                if self._closing:
+                    self._capture.release()
             if image is None:
                 break
             rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -78,11 +84,12 @@ class VideoSource(Source):
             index += 1
         if index == 0:
             raise SourceError(f"[open_source] {self.name} holds no frame that can be decoded")
-        if self._capture is not None and self.length is not None and index < 0.95 * self.length:
+        if not self._closing and self.length is not None and index < 0.95 * self.length:
             log.warning("%s ended after %d of %d frames; it may be cut off", self.name, index, self.length)
 
     def close(self) -> None:
-        with self._reading:
-            capture, self._capture = self._capture, None
-        if capture is not None:
-            capture.release()
+        self._closing = True
+        # A read of a web address may take as long as its time limit; whoever reads then frees it.
+        if self._reading.acquire(timeout=CLOSING):
+            self._capture.release()
+            self._reading.release()

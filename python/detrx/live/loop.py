@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from typing import Callable, Deque, Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +36,7 @@ Paint = Callable[[NDArray[np.uint8]], None]
 
 @dataclass(frozen=True)
 class StageTimes:
-    """Seconds that each stage took, the newest frames of a run."""
+    """Seconds that each stage took, the newest frames of a run, in any order."""
 
     rows: NDArray[np.float64]
     """(N, 6) seconds, columns as STAGES: waiting for the source, ..., writing to the sinks. Lanes overlap them."""
@@ -168,8 +167,9 @@ class _Run:
         self._start = time.perf_counter()
         self._source, self._sinks, self._steps, self._paints = source, list(sinks), steps, paints
         self._show, self._on_frame = show, on_frame
-        self._rows: Deque[FrameTimes] = deque(maxlen=KEPT)
-        self._ages: Deque[float] = deque(maxlen=KEPT)
+        # Made at once, so that a day does not hold more than a minute.
+        self._rows = np.full((KEPT, len(STAGES)), np.nan)
+        self._ages = np.full(KEPT, np.nan)
         self._lost: List[str] = []
 
     def elapsed(self) -> float:
@@ -192,10 +192,10 @@ class _Run:
         written = time.perf_counter()
         capture, letterbox, infer, finish = found.times
         row = (capture, letterbox, infer, finish + stepped - begun, drawn - stepped, written - drawn)
-        self._rows.append(row)
         age = self._age(frame)
-        if age is not None:
-            self._ages.append(age)
+        place = self.frames % KEPT
+        self._rows[place] = row
+        self._ages[place] = np.nan if age is None else age
         self.frames += 1
         self.objects += len(shown)
         if self._on_frame is not None:
@@ -224,8 +224,8 @@ class _Run:
             sink.close()
 
     def report(self, seconds: float, ended: str) -> LoopReport:
-        rows = np.array(self._rows, dtype=np.float64).reshape(-1, len(STAGES))
-        source = self._source
+        source, kept = self._source, min(self.frames, KEPT)
+        ages = self._ages[:kept]
         return LoopReport(
             source=source.name,
             frames=self.frames,
@@ -233,7 +233,7 @@ class _Run:
             skipped=source.skipped,
             objects=self.objects,
             seconds=seconds,
-            times=StageTimes(rows, np.array(self._ages, dtype=np.float64)),
+            times=StageTimes(self._rows[:kept], ages[~np.isnan(ages)]),
             ended=ended,
             lost=tuple(self._lost),
             corrupt=source.corrupt,

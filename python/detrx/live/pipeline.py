@@ -24,7 +24,7 @@ from detrx.types import Detections, Frame, Panoptic, Raw
 STAGES = ("capture", "letterbox", "infer", "finish")
 MOST_LANES = 16
 JOIN_SECONDS = 1.5
-"""How long closing waits for calls under way; what takes longer ends as a daemon."""
+"""How long closing waits for calls that cannot be aborted; what takes longer ends as a daemon."""
 
 Infer = Callable[[NDArray[np.float32]], Raw]
 
@@ -70,7 +70,7 @@ class Pipeline:
         if lanes is not None and lanes < 1:
             raise ConfigError(f"[Pipeline] lanes must be 1 or more, got {lanes}")
         self._detector, self._source, self._left, self._least = detector, source, limit, least
-        calls, self._infer = _calls(detector, source, lanes)
+        calls, self._infer, self._abort = detector.calls(most=lanes or (1 if source.live else MOST_LANES))
         # One lane more than calls where that is one, so that a file is read while the model is busy.
         self.lanes = lanes or (1 if source.live else max(2, calls))
         self._room = self.lanes + 1
@@ -108,20 +108,23 @@ class Pipeline:
         with self._change:
             self._closing = True
             self._change.notify_all()
+        self._abort()
         self._source.close()
-        for thread in self._threads:
+        # All of them together, and once: many lanes, or a second closing, must not wait many times as long.
+        end, threads, self._threads = time.monotonic() + JOIN_SECONDS, self._threads, []
+        for thread in threads:
             if thread is not threading.current_thread():
-                thread.join(JOIN_SECONDS)
+                thread.join(max(0.0, end - time.monotonic()))
 
     def _next(self) -> Optional[_Slot]:
-        """The oldest slot once it is done; None at the end."""
+        """The oldest slot once it is done; None at the end, and once closed: what is under way was aborted."""
 
         def ready() -> bool:
-            return self._slots[0].done if self._slots else self._ended or self._closing
+            return self._closing or (self._slots[0].done if self._slots else self._ended)
 
         with self._change:
             self._change.wait_for(ready)
-            return self._slots.popleft() if self._slots else None
+            return self._slots.popleft() if self._slots and not self._closing else None
 
     def _free(self) -> None:
         with self._change:
@@ -213,13 +216,6 @@ class _Slot:
         panoptic = detector.divide(raw, 0, boxes[0]) if detector.info.things else None
         finish = time.perf_counter() - inferred
         return Found(frame, found, (self._waited, laid - start, inferred - begun, finish), panoptic)
-
-
-def _calls(detector: Detector, source: Source, lanes: Optional[int]) -> Tuple[int, Infer]:
-    """How many inferences may run at once, and what makes one."""
-    if source.live or lanes == 1:
-        return 1, detector.infer
-    return detector.side_by_side(most=lanes or MOST_LANES)
 
 
 def open_pipeline(

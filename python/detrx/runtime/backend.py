@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Optional, Protocol, Union
+from typing import Callable, NamedTuple, Optional, Protocol, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,16 @@ BUNDLED = {"demo": Path(__file__).parents[1] / "assets" / "demo.onnx"}
 """Models that come with the package, by name."""
 FILES = ("best.safetensors", "last.safetensors", "best.onnx", "model.safetensors")
 """What is looked for in a folder: a run's own, and what transformers writes."""
+
+
+class Calls(NamedTuple):
+    """A way to run a model for who has many pictures."""
+
+    at_once: int
+    """Calls under way at the same time that give the most pictures a second."""
+    infer: Callable[[NDArray[np.float32]], Raw]
+    abort: Callable[[], None]
+    """End this way's own calls, those under way soon and with an error. A backend that cannot does nothing."""
 
 
 class Backend(Protocol):
