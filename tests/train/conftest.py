@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from detrx.data.augment import AugmentConfig
 from detrx.losses.config import LossConfig
 from detrx.models import zoo
 from detrx.train.config import TrainConfig
+
+FOLDER = str(Path(__file__).parent)
+if FOLDER not in sys.path:
+    sys.path.insert(0, FOLDER)
 
 TINY = dataclasses.replace(
     zoo.MODELS["rt-n"],

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import runpy
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from tiny_detr import TINY_DETR
 
 from detrx.errors import ConfigError, DeviceError, MissingBackendError
+from detrx.models import zoo
 from detrx.models.checkpoint import read_checkpoint
 from detrx.tensors import Targets
 from detrx.train import distributed, loop
@@ -26,6 +30,7 @@ from detrx.train.gradients import pad
 from detrx.train.log import read_rows
 from detrx.train.run import train
 
+SCENES = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "panoptic_scenes.py")))
 _PROCESS = """
 import json, os, sys, warnings
 sys.path.insert(0, sys.argv[1])
@@ -33,8 +38,9 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from conftest import TINY
+from tiny_detr import TINY_DETR
 from detrx.models import zoo
-zoo.MODELS["tiny"] = TINY
+zoo.MODELS.update({"tiny": TINY, "tiny-detr": TINY_DETR})
 from detrx.errors import DetrxError
 from detrx.train import course, fit, loop
 from detrx.train.config_file import read_config
@@ -143,6 +149,39 @@ def test_two_processes_learn_as_one(quick: TrainConfig, two: Two, scarce: Path, 
         terms = [k for k, v in ours.items() if isinstance(v, float) and k not in _OF_THE_MACHINE]
         assert {k: ours[k] for k in terms} == pytest.approx({k: theirs[k] for k in terms}, rel=1e-3, abs=1e-6)
         assert ours["fgl"] > 0
+
+
+def test_two_processes_learn_masks_as_one(quick: TrainConfig, two: Two, tmp_path: Path) -> None:
+    """A panoptic DETR: losses at every pixel, and each process divides its share of the pictures."""
+    data = SCENES.write_scenes(tmp_path / "data", pictures=3)
+    config = dataclasses.replace(
+        quick,
+        data=str(data),
+        model="tiny-detr",
+        masks=True,
+        levels=None,
+        queries=8,
+        batch=3,
+        freeze_norm=True,
+    )
+    one, other = two.train(dataclasses.replace(config, out=str(tmp_path / "shared")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(zoo.MODELS, "tiny-detr", TINY_DETR)
+        alone = train(config, quiet=True)
+    assert one == other == [alone.steps, alone.metrics.ap]
+    weights = {
+        n: v for n, v in differences(alone.folder, tmp_path / "shared").items() if "optimizer" not in n
+    }
+    assert max(weights.values()) < 5e-6
+    rows = [read_rows(RunFolder(path)) for path in (alone.folder, tmp_path / "shared")]
+    (ours, theirs), (steps, others) = (
+        [[row for row in table if row["event"] == event] for table in rows]
+        for event in ("evaluation", "step")
+    )
+    assert [row["panoptic"] for row in ours] == [row["panoptic"] for row in theirs]
+    assert all(row["panoptic"].keys() >= {"pq", "pq_stuff"} for row in theirs)
+    for term in ("mask", "dice"):
+        assert [row[term] for row in others] == pytest.approx([row[term] for row in steps], rel=1e-4)
 
 
 _OF_THE_MACHINE = ("seconds", "pictures_per_second", "memory_mb")

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny_detr import TINY_DETR
 
 from detrx import Detector
 from detrx.errors import ConfigError
@@ -24,23 +25,12 @@ from detrx.train.run import train
 from detrx.train.setup import criterion_for, model_config, open_data, truth_for
 
 SCENES = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "panoptic_scenes.py")))
-TINY = zoo.DetrConfig(
-    name="tiny-detr",
-    backbone="mobilenetv3_small_050",
-    hidden=32,
-    heads=8,
-    encoder_layers=1,
-    decoder_layers=1,
-    feedforward=32,
-    queries=8,
-    dropout=0.0,
-)
 
 
 @pytest.fixture
 def settings(quick: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
-    monkeypatch.setitem(zoo.MODELS, "tiny-detr", TINY)
-    monkeypatch.setitem(zoo.MODELS, "tiny-detr-panoptic", dataclasses.replace(TINY, masks=True))
+    monkeypatch.setitem(zoo.MODELS, "tiny-detr", TINY_DETR)
+    monkeypatch.setitem(zoo.MODELS, "tiny-detr-panoptic", dataclasses.replace(TINY_DETR, masks=True))
     data = SCENES.write_scenes(tmp_path / "data", pictures=2)
     return dataclasses.replace(quick, data=str(data), model="tiny-detr", levels=None, queries=8, epochs=1)
 
@@ -53,6 +43,9 @@ def test_from_boxes_to_masks_to_onnx(
     logged = (first.folder / "log.jsonl").read_text()
     assert '"mask"' in logged
     assert '"dice"' in logged
+    assert set(first.metrics.panoptic) == {"pq", "sq", "rq", "pq_things", "pq_stuff"}
+    assert first.metrics.main == first.metrics.panoptic["pq"]
+    assert first.metrics.counts["truths"] == 8, "every segment counts for AP too"
     # The second stage: what is frozen stays as it is, to the bit.
     second = train(
         dataclasses.replace(
@@ -74,7 +67,7 @@ def test_from_boxes_to_masks_to_onnx(
     assert "mask_head" in moved
     assert (info.things, info.masks) == (SCENES.THINGS, True)
 
-    exported = export(second.best, images=[Path(settings.data) / "val"])
+    exported = export(second.best, data=settings.data)
     assert exported.report.passed
     assert 0 < exported.report.mask < 1e-2
     picture = SCENES.scene(5)[0]
@@ -102,7 +95,7 @@ def test_what_is_read_of_the_data(settings: TrainConfig, scenes: Path) -> None:
 
 
 def test_the_masks_weigh_as_published_unless_asked_otherwise() -> None:
-    shape = dataclasses.replace(TINY, masks=True)
+    shape = dataclasses.replace(TINY_DETR, masks=True)
     for loss, wanted in ((LossConfig(), (1.0, 1.0)), (LossConfig(dice_weight=2.0), (5.0, 2.0))):
         own = criterion_for(loss, shape, classes=3)
         assert isinstance(own, DetrCriterion)

@@ -113,7 +113,11 @@ def show(result: RunResult, config: TrainConfig) -> None:
     for name, pair in metrics.per_class.items():
         table.add_row(name, *map(_share, (*pair, *metrics.masks_per_class.get(name, ()))))
     Console(highlight=False).print(table)
-    print(f"best mAP {result.best_map:.3f} in {result.best}, after {result.seconds / 60:.1f} minutes")
+    if metrics.panoptic:
+        parts = "  ".join(f"{name.replace('_', ' of ')} {_share(v)}" for name, v in metrics.panoptic.items())
+        print(f"divided from score 0.5 on: {parts}")
+    kind = "PQ" if metrics.panoptic else "mAP"
+    print(f"best {kind} {result.best_map:.3f} in {result.best}, after {result.seconds / 60:.1f} minutes")
     if result.page is not None:
         print(f"look at {result.page}")
     print("next:")

@@ -56,13 +56,15 @@ class Metrics:
     """The twelve numbers by the overlap of masks in place of boxes, ap to ar_large; empty for models without masks."""
     masks_per_class: Dict[str, Tuple[float, float]] = field(default_factory=dict)
     """Class name -> (ap, ap50) of masks."""
+    panoptic: Dict[str, float] = field(default_factory=dict)
+    """pq, sq, rq, pq_things and pq_stuff of a panoptic model while it trains; else empty."""
     counts: Dict[str, int] = field(default_factory=dict)
     """images, truths (crowds among them), crowds, detections, images_without_detections."""
 
     @property
     def main(self) -> float:
-        """What models are compared by: the AP of masks where there are any, else of boxes."""
-        return self.masks.get("ap", self.ap)
+        """What models are compared by: panoptic quality where it was measured, else the AP of masks, else of boxes."""
+        return self.panoptic.get("pq", self.masks.get("ap", self.ap))
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)

@@ -40,6 +40,12 @@ class PanopticMetrics:
     counts: Dict[str, int] = field(default_factory=dict)
     """images, truths, found, and matched segments."""
 
+    def numbers(self) -> Dict[str, float]:
+        """pq, sq and rq of all, pq_things and pq_stuff."""
+        every = self.all
+        parts = {"pq_things": self.things.pq, "pq_stuff": self.stuff.pq}
+        return {"pq": every.pq, "sq": every.sq, "rq": every.rq, **parts}
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
 
@@ -96,6 +102,12 @@ class PanopticScore:
             excused = pairs.get((VOID, other), 0) + pairs.get((crowd_of.get(label, -1), other), 0)
             self.wrong[label] += other not in taken and excused / found_areas[other] <= 0.5
         self.images += 1
+
+    def merge(self, other: PanopticScore) -> None:
+        """Add the pictures that another score has seen."""
+        for name in ("overlap", "matched", "missed", "wrong"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.images += other.images
 
     def metrics(self, *, names: Sequence[str], things: Sequence[bool]) -> PanopticMetrics:
         """The means; classes without any segment do not count."""

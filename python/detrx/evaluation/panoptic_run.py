@@ -5,21 +5,17 @@ from __future__ import annotations
 import dataclasses
 from contextlib import closing
 from pathlib import Path
-from typing import Callable, Optional, Union
+from typing import Optional, Tuple, Union
 
 from detrx.data.coco import Dataset, ImageRecord
 from detrx.data.panoptic import find_panoptic, open_panoptic, segments_of
-from detrx.detector import Detector
 from detrx.errors import ConfigError
 from detrx.evaluation.panoptic import Division, PanopticMetrics, PanopticScore
 from detrx.evaluation.panoptic_page import PanopticReport
-from detrx.evaluation.run import check_classes
+from detrx.evaluation.run import Answer, Progress, answers
 from detrx.runtime.backend import find_model, open_backend
-from detrx.runtime.panoptic import THRESHOLD
-from detrx.types import Panoptic
-
-Progress = Callable[[int, int], None]
-"""Called with the images done and the images in all."""
+from detrx.runtime.panoptic import THRESHOLD, divide
+from detrx.types import ModelInfo, Panoptic
 
 
 def is_panoptic(model: Union[str, Path], *, data: Union[str, Path], device: str = "auto") -> bool:
@@ -67,23 +63,34 @@ def evaluate_panoptic(
         raise ConfigError(f"[evaluate] limit must be 1 or more, got {limit}")
     dataset = open_panoptic(Path(data), split=split)
     dataset = dataclasses.replace(dataset, images=dataset.images[:limit])
-    with closing(Detector(model, device=device, threads=threads)) as detector:
-        check_classes(detector.info, dataset)
+    with closing(open_backend(find_model(model), device=device, threads=threads)) as backend:
         title = f"{Path(model).name} on {data} ({split})"
         report = None if out is None else PanopticReport(Path(out), dataset, title=title)
         score = PanopticScore(len(dataset.names))
-        for done, record in enumerate(dataset.images, 1):
-            found = of_dataset(detector.panoptic(record.path, threshold=threshold), dataset)
-            truth = truth_of(record)
+        for answer in answers(backend, dataset, progress=progress):
+            truth, found = divisions(
+                answer, dataset, info=backend.info, threshold=threshold, threads=threads or 1
+            )
             score.add(truth, division_of(found))
             if report is not None:
-                report.add(record, truth, found)
-            if progress is not None:
-                progress(done, len(dataset.images))
+                report.add(answer.record, truth, found)
     metrics = score.metrics(names=dataset.names, things=dataset.things)
     if report is not None:
         report.close(metrics)
     return metrics
+
+
+def divisions(
+    answer: Answer, dataset: Dataset, *, info: ModelInfo, threshold: float, threads: int = 1
+) -> Tuple[Division, Panoptic]:
+    """How a picture is divided: the truth, and what the model says with the labels of the data set.
+
+    Raises:
+        ConfigError: a model without masks.
+        DataError: the picture's PNG cannot be read or does not fit the JSON.
+    """
+    found = divide(answer.raw, answer.index, answer.box, info=info, threshold=threshold, threads=threads)
+    return truth_of(answer.record), of_dataset(found, dataset)
 
 
 def of_dataset(found: Panoptic, dataset: Dataset) -> Panoptic:

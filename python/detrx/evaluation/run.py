@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
@@ -103,25 +104,59 @@ def evaluate_backend(
     return score(dataset, predictions), predictions
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of one picture of a data set."""
+
+    record: ImageRecord
+    raw: Raw
+    """Of the whole batch."""
+    index: int
+    """The picture's place in it."""
+    box: Letterbox
+
+
 def predict_dataset(
-    backend: Backend, dataset: Dataset, *, batch: int = 1, progress: Optional[Progress] = None
+    backend: Backend,
+    dataset: Dataset,
+    *,
+    batch: int = 1,
+    progress: Optional[Progress] = None,
+    also: Optional[Callable[[Answer], None]] = None,
 ) -> List[Prediction]:
     """Run a loaded model over a data set, as ``evaluate_backend`` does before it scores.
+
+    Args:
+        also: is shown each answer, for another score of the same.
 
     Raises:
         DataError: an image cannot be read, or the classes differ.
     """
-    check_classes(backend.info, dataset)
-    predictions: List[Prediction] = []
-    size = backend.batch or batch
-    for start in range(0, len(dataset.images), size):
-        predictions += _predict(backend, dataset.images[start : start + size], size)
-        if progress is not None:
-            progress(len(predictions), len(dataset.images))
+    predictions = []
+    for answer in answers(backend, dataset, batch=batch, progress=progress):
+        predictions.append(_prediction(answer, backend.info))
+        if also is not None:
+            also(answer)
     return predictions
 
 
-def check_classes(info: ModelInfo, dataset: Dataset) -> None:
+def answers(
+    backend: Backend, dataset: Dataset, *, batch: int = 1, progress: Optional[Progress] = None
+) -> Iterator[Answer]:
+    """Run a loaded model over a data set, picture by picture in its order.
+
+    Raises:
+        DataError: an image cannot be read, or the classes differ.
+    """
+    _check_classes(backend.info, dataset)
+    size, records = backend.batch or batch, dataset.images
+    for start in range(0, len(records), size):
+        yield from _answers(backend, records[start : start + size], size)
+        if progress is not None:
+            progress(min(start + size, len(records)), len(records))
+
+
+def _check_classes(info: ModelInfo, dataset: Dataset) -> None:
     """Raise DataError unless model and data set have the same class names, in any order."""
     if sorted(info.names) != sorted(dataset.names):
         raise DataError(
@@ -131,28 +166,28 @@ def check_classes(info: ModelInfo, dataset: Dataset) -> None:
         )
 
 
-def _predict(backend: Backend, records: Sequence[ImageRecord], size: int) -> Iterator[Prediction]:
+def _answers(backend: Backend, records: Sequence[ImageRecord], size: int) -> Iterator[Answer]:
     """Run one batch; a short one is filled with its last image, whose answers are dropped."""
-    info = backend.info
     pictures = [read_image(record.path) for record in records]
     pictures += pictures[-1:] * (size - len(pictures))
-    pixels, boxes = lay(pictures, info, free=getattr(backend, "free", False))
+    pixels, boxes = lay(pictures, backend.info, free=getattr(backend, "free", False))
     raw = backend.infer(pixels)
     for i, (record, box) in enumerate(zip(records, boxes)):
-        masks = None
-        if raw.masks is not None and record.masks is not None:
-            masks = [rle.encode(box.undo_mask(field)) for field in raw.masks[i, :MASKS]]
-        yield Prediction(record.id, _found(raw, i, box, info), masks)
+        yield Answer(record, raw, i, box)
 
 
-def _found(raw: Raw, i: int, box: Letterbox, info: ModelInfo) -> Detections:
-    return Detections(
+def _prediction(answer: Answer, info: ModelInfo) -> Prediction:
+    raw, i, box, masks = answer.raw, answer.index, answer.box, None
+    if raw.masks is not None and answer.record.masks is not None:
+        masks = [rle.encode(box.undo_mask(field)) for field in raw.masks[i, :MASKS]]
+    found = Detections(
         boxes=box.undo(raw.boxes[i]),
         scores=raw.scores[i],
         labels=raw.labels[i],
         class_names=info.names,
         category_ids=info.category_ids,
     )
+    return Prediction(answer.record.id, found, masks)
 
 
 class ModelBackend:

@@ -58,7 +58,7 @@ def gate(
     # The one arrow that goes up: an export is refused by the number that evaluation prints, and by no other.
     from detrx.evaluation.run import evaluate_backend
 
-    dataset = _open(Path(data), ("val", "valid", "test"))
+    dataset = _open(Path(data), ("val", "valid", "test"), exported.info)
     aps = [100 * evaluate_backend(b, dataset, limit=AP_IMAGES)[0].ap for b in (baseline, exported)]
     many = min(AP_IMAGES, len(dataset.images))
     return dataclasses.replace(report, ap=(aps[0], aps[1]), ap_images=many)
@@ -72,7 +72,7 @@ def named_pictures(
         for path in _files([Path(image) for image in images]):
             yield path.name, read_image(path)
     elif data is not None:
-        for record in _open(Path(data), ("test", "val", "valid")).images:
+        for record in _open(Path(data), ("test", "val", "valid"), info).images:
             yield record.path.name, read_image(record.path)
     else:
         from detrx.data.synthetic import Scenes
@@ -82,12 +82,12 @@ def named_pictures(
             yield f"scene {step}", scenes.frame(step * 25)[0]
 
 
-def calibration_files(folder: str | Path | None, data: str | Path | None) -> list[Path]:
+def calibration_files(folder: str | Path | None, data: str | Path | None, info: ModelInfo) -> list[Path]:
     """Pictures to calibrate on: of a folder, else of a data set's training split, evenly spread; empty for none."""
     if folder is not None:
         files = list(_files([Path(folder)]))
     elif data is not None:
-        files = [record.path for record in _open(Path(data), ("train",)).images]
+        files = [record.path for record in _open(Path(data), ("train",), info).images]
     else:
         return []
     step = max(1, len(files) // CALIBRATION_IMAGES)
@@ -100,11 +100,15 @@ def laid(files: Sequence[Path], info: ModelInfo, batch: int) -> Iterator[NDArray
         yield lay([read_image(path)] * batch, info)[0]
 
 
-def _open(root: Path, wanted: Sequence[str]) -> Dataset:
+def _open(root: Path, wanted: Sequence[str], info: ModelInfo) -> Dataset:
+    """The first of the wanted splits that there is, of the segments where the model tells things from stuff."""
     from detrx.data.catalog import open_dataset, splits
+    from detrx.data.panoptic import find_panoptic, open_panoptic
 
-    found = splits(root)
-    return open_dataset(root, split=next((name for name in wanted if name in found), found[0]))
+    divided = [found.plain for found in find_panoptic(root)] if info.things else []
+    names = divided or splits(root)
+    split = next((name for name in wanted if name in names), names[0])
+    return open_panoptic(root, split=split) if divided else open_dataset(root, split=split)
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:

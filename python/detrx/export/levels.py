@@ -95,7 +95,7 @@ def _quantized(
 ) -> Quantized:
     if precision == "int4":
         return quantize_int4(model)
-    files = calibration_files(calibrate, data)
+    files = calibration_files(calibrate, data, info)
     if not files:
         raise ConfigError(
             f"[export] {precision} is calibrated on pictures as the model will see them: pass --calibrate FOLDER "

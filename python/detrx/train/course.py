@@ -12,7 +12,9 @@ import torch
 from detrx.data.coco import Dataset
 from detrx.errors import ConfigError
 from detrx.evaluation.coco import Metrics, Prediction, score
-from detrx.evaluation.run import ModelBackend, evaluate_backend, predict_dataset
+from detrx.evaluation.panoptic import PanopticScore
+from detrx.evaluation.panoptic_run import division_of, divisions
+from detrx.evaluation.run import Answer, ModelBackend, predict_dataset
 from detrx.models.zoo import Model, ModelConfig, build
 from detrx.train.config import TrainConfig
 from detrx.train.config_file import plain
@@ -40,6 +42,11 @@ if TYPE_CHECKING:
     from detrx.data.transforms import ExtraTransform
 
 
+SURE = 0.5
+"""The score from which a query takes part in a picture's division while a model learns: that it is more sure than not.
+The published 0.85 is of finished models, and young ones would all be worth nothing."""
+
+
 @dataclass(frozen=True)
 class RunResult:
     """What a finished run leaves behind."""
@@ -49,9 +56,9 @@ class RunResult:
     best: Path
     """The best averaged weights."""
     metrics: Metrics
-    """The last evaluation's; the best mAP of all is ``best_map``."""
+    """The last evaluation's; the best score of all is ``best_map``."""
     best_map: float
-    """Of masks where the model has them, else of boxes."""
+    """``Metrics.main``: PQ of a panoptic model, else mAP, of masks where the model has them."""
     steps: int
     seconds: float
     """Wall clock of all processes of the run, evaluations included."""
@@ -192,15 +199,32 @@ def take_part(
 
 def _evaluate(team: Team, backend: ModelBackend, val: Dataset) -> tuple[Metrics, list[Prediction]]:
     """Each process looks at its share of the pictures; the first one scores them all, each once."""
-    if team.size == 1:
-        return evaluate_backend(backend, val)
     rows = team.share(len(val.images))
     mine = dataclasses.replace(val, images=val.images[rows.start : rows.stop])
-    found = [one for share in team.gather(predict_dataset(backend, mine)) for one in share]
-    metrics = team.tell(score(val, found) if team.is_first else None)
+    divided = PanopticScore(len(val.names))
+
+    def divide(answer: Answer) -> None:
+        truth, found = divisions(answer, val, info=backend.info, threshold=SURE)
+        divided.add(truth, division_of(found))
+
+    predictions = predict_dataset(backend, mine, also=divide if backend.info.things else None)
+    shares = team.gather((predictions, divided))
+    found = [one for share, _ in shares for one in share]
+    metrics = team.tell(_score(val, found, [one for _, one in shares]) if team.is_first else None)
     if metrics is None:
         raise ConfigError("[train] the first process must have a score, found none")
     return metrics, found
+
+
+def _score(val: Dataset, found: list[Prediction], divided: list[PanopticScore]) -> Metrics:
+    """The COCO numbers of all pictures, and panoptic quality where they were divided."""
+    metrics, first = score(val, found), divided[0]
+    for other in divided[1:]:
+        first.merge(other)
+    if not first.images:
+        return metrics
+    quality = first.metrics(names=val.names, things=val.things)
+    return dataclasses.replace(metrics, panoptic=quality.numbers())
 
 
 def _result(

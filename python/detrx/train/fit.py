@@ -179,11 +179,14 @@ class Fit:
             self._write_log()
         place = self.position
         metrics = self._evaluate()
-        is_best = metrics.main > place.best or place.best_epoch < 0
+        is_better = metrics.main > place.best or place.best_epoch < 0
+        is_best = (
+            is_better or metrics.main == place.best
+        )  # at first all are worth nothing: the latest knows most
         place.evaluated, place.evaluated_step = self.clock.progress, self.clock.step
         place.evaluated_epoch = place.epoch
         place.metrics = dataclasses.asdict(metrics)
-        place.since_best = 0 if is_best else place.since_best + 1
+        place.since_best = 0 if is_better else place.since_best + 1
         if is_best:
             place.best, place.best_epoch = metrics.main, place.epoch
             self._save_best(place.metrics)

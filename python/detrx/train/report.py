@@ -88,8 +88,12 @@ class Report:
 
     def evaluation(self, epoch: int, metrics: Metrics, *, is_best: bool) -> None:
         mark = "  best so far" if is_best else ""
-        masks = f"  masks {metrics.main:.3f}  AP50 {metrics.masks['ap50']:.3f}" if metrics.masks else ""
-        self.say(f"epoch {epoch}: val mAP {metrics.ap:.3f}  AP50 {metrics.ap50:.3f}{masks}{mark}")
+        more = ""
+        if metrics.masks:
+            more = f"  masks {metrics.masks['ap']:.3f}  AP50 {metrics.masks['ap50']:.3f}"
+        if metrics.panoptic:
+            more += f"  PQ {metrics.panoptic['pq']:.3f}"
+        self.say(f"epoch {epoch}: val mAP {metrics.ap:.3f}  AP50 {metrics.ap50:.3f}{more}{mark}")
 
 
 def _line(pace: Pace) -> str:
