@@ -65,6 +65,13 @@ def test_new_classes_start_afresh_beside_known_ones() -> None:
     assert torch.equal(model.query_embed.weight, learnt.query_embed.weight)
 
 
+def test_what_is_no_object_is_known_whatever_the_classes() -> None:
+    model, learnt, report = models("new other", "a b")
+    assert torch.equal(model.class_embed.weight[2], learnt.class_embed.weight[2])
+    assert model.class_embed.weight[:2].abs().max() < 10
+    assert [why.split(";")[0] for _, why in report.partly] == ["1 of 3 rows"] * 2
+
+
 def test_coco_s_columns_are_found_by_name() -> None:
     other = replace(SMALL, head_classes=5, columns=(1, 4))
     model, learnt, _ = models("dog cat", "cat dog", other=other)
@@ -76,7 +83,7 @@ def test_a_head_of_another_kind_starts_afresh() -> None:
     assert model.class_embed.weight.shape[0] == 2
     assert model.class_embed.weight.abs().max() < 10
     assert {name for name, _ in report.fresh} == {"class_embed.weight", "class_embed.bias"}
-    assert all("of another kind" in why for _, why in report.fresh)
+    assert all('one has "no object" and the other has not' in why for _, why in report.fresh)
 
 
 @pytest.mark.parametrize("queries", [3, 9])
@@ -126,7 +133,7 @@ def test_the_rt_family_is_served_alike() -> None:
 
 def test_strange_classes_leave_heads_fresh() -> None:
     _, _, report = models("x y", "a b c", config=RT, other=RT)
-    assert all("the classes are others" in why for _, why in report.fresh)
+    assert all(why == "the weights know none of the classes" for _, why in report.fresh)
     assert len(report.fresh) >= 5
 
 

@@ -76,12 +76,15 @@ def transplant(model: Model, other: Model, *, names: Sequence[str], other_names:
     rows, other_rows = _rows(model.config, names), _rows(other.config, other_names)
     if len(names) == len(other_names) and all(map(_UNNAMED.match, other_names)):
         other_rows = {**dict(zip(names, _columns(other.config, len(names)))), **_nothing(other.config)}
+    strange = "the weights know none of the classes"
+    if (_NOTHING in rows) != (_NOTHING in other_rows):
+        strange = 'of this head and that of the weights, one has "no object" and the other has not'
     taken, partly, fresh = [], [], []
     for key, tensor in own.items():
         if key.endswith("num_batches_tracked") and key not in theirs:
             continue  # frozen norms count no batches
         pairs = _pairs(key, model.config, other.config, rows, other_rows)
-        why = _misfit(key, tensor, theirs, pairs)
+        why = _misfit(key, tensor, theirs, pairs, strange=strange)
         if why:
             fresh.append((key, why))
         elif pairs is None:
@@ -139,16 +142,16 @@ def _pairs(
     return pairs if same_kind else []
 
 
-def _misfit(key: str, tensor: Tensor, theirs: Mapping[str, Tensor], pairs: Pairs | None) -> str:
+def _misfit(
+    key: str, tensor: Tensor, theirs: Mapping[str, Tensor], pairs: Pairs | None, *, strange: str
+) -> str:
     """Why a tensor cannot be taken, or nothing."""
     if key not in theirs:
         return "the weights have no such part"
     found, wanted = tuple(theirs[key].shape), tuple(tensor.shape)
     if pairs is None or found[1:] != wanted[1:]:
         return "" if found == wanted else f"shape {wanted} here, {found} in the weights"
-    if not [pair for pair in pairs if pair != (-1, -1)]:
-        return "the classes are others, or the head is of another kind"
-    return ""
+    return "" if len(pairs) > (key == _NOISE) else strange
 
 
 @torch.no_grad()
