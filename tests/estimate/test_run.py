@@ -48,10 +48,11 @@ def test_fp32_runs_on_cuda_cores() -> None:
 
 
 def test_devices_are_whole() -> None:
-    assert set(DEVICES) >= {"xavier-nx", "orin-nano", "orin-nx", "agx-orin", "t4", "h200", "rtx-4090"}
+    assert set(DEVICES) >= {"xavier-nx", "orin-nano", "orin-nx", "agx-orin", "t4", "h200", "rtx-4090", "cpu"}
     for name, device in DEVICES.items():
         assert name == device.name
-        assert device.fp32 < device.fp16 < device.int8
+        assert device.fp32 < device.fp16 < device.int8 or name == "cpu"
+        assert device.tensor_cores == (name != "cpu")
         assert device.source
 
 
@@ -242,6 +243,8 @@ def test_mistakes_are_explained(small: Path, tmp_path: Path) -> None:
         estimate(str(small), device="nano")
     with pytest.raises(ConfigError, match="int8-conv"):
         estimate(str(small), precisions=("int4",))
+    with pytest.raises(ConfigError, match="fp32 alone"):
+        estimate(str(small), device="cpu", precisions=("fp16",))
     with pytest.raises(ConfigError, match="batch"):
         estimate(str(small), batch=0)
     with pytest.raises(ConfigError, match="no file"):
@@ -252,6 +255,11 @@ def test_mistakes_are_explained(small: Path, tmp_path: Path) -> None:
     bad.write_bytes(b"not a graph")
     with pytest.raises(ExportError, match="no ONNX graph"):
         estimate(str(bad))
+
+
+def test_a_processor_has_one_precision(small: Path) -> None:
+    assert [row.precision for row in estimate(str(small), device="cpu").latencies] == ["fp32"]
+    assert len(estimate(str(small)).latencies) == 4
 
 
 def test_more_batch_is_more_work_for_the_same_weights() -> None:

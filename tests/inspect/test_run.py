@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from detrx.cli.main import main
-from detrx.errors import ConfigError, EngineError, TrustError
+from detrx.errors import ConfigError, EngineError, MissingBackendError, TrustError
 from detrx.estimate.devices import DEVICES, device_called
 from detrx.inspect.proof import cuda_peak
 from detrx.inspect.run import Inspection, inspect
@@ -61,6 +61,18 @@ def test_the_same_times_prove_nothing_on_a_faster_device() -> None:
     assert not any(layer.proven for layer in found.layers)
     assert [level.reached for level in found.levels] == [False, True, False]
     assert "wait for memory" in found.levels[0].need
+
+
+def test_convolutions_of_fewer_products_prove_nothing(tmp_path: Path) -> None:
+    """Winograd's needs a quarter of the products: on CUDA cores, named, or unnamed and less than four times as fast."""
+    path = tmp_path / "layers.json"
+    text = (SAMPLES / "trt85_layers.json").read_text()
+    for tactic in ("", "sm70_xmma_winograd_tensor8x8x4", "volta_hcudnn_winograd_128x128_ldg1_ldg4"):
+        named = text.replace("trt_volta_h884cudnn_256x128_ldg8_relu_exp_small_nhwc_tn_v1", tactic)
+        assert named != text
+        path.write_text(named)
+        found = inspect(path, profile=SAMPLES / "trt85_profile.json", device="xavier-nx")
+        assert {layer.name for layer in found.layers if layer.proven} == {"/layer1/Conv + /layer1/Relu"}
 
 
 def test_times_that_the_device_cannot_have() -> None:
@@ -158,6 +170,59 @@ def test_an_engine_here(engine: Path) -> None:
     )
 
 
+TRTEXEC = """#!/bin/sh
+echo "&&&& RUNNING TensorRT.trtexec [TensorRT v100300] # $*" | tee -a {log}
+for word in "$@"; do
+  case "$word" in
+    --help) exit 0 ;;
+    --exportLayerInfo=*) cp {samples}/trt85_layers.json "${{word#--exportLayerInfo=}}" ;;
+    --exportProfile=*) cp {samples}/trt85_profile.json "${{word#--exportProfile=}}" ;;
+  esac
+done
+echo "[I] Selected Device: NVIDIA GeForce RTX 4090"
+{end}
+"""
+
+
+@pytest.fixture
+def program(engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for trtexec on the PATH, and no Python package of TensorRT's."""
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    path = tmp_path / "bin" / "trtexec"
+    path.parent.mkdir()
+    path.write_text(TRTEXEC.format(log=tmp_path / "log", samples=SAMPLES, end=""))
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{path.parent}:/usr/bin:/bin")
+    return path
+
+
+def test_trtexec_where_nothing_else_opens_it(program: Path, engine: Path, tmp_path: Path) -> None:
+    found = inspect(engine, runs=7)
+    assert (found.runs, found.device, found.reached) == (812, "rtx-4090", 2)
+    assert found.ms == pytest.approx(4.42)
+    told = (tmp_path / "log").read_text()
+    assert f"--loadEngine={engine}" in told
+    assert "--iterations=7" in told
+    assert "--shapes=pixels:2x3x32x64" in told
+
+
+def test_trtexec_that_fails_or_is_another(program: Path, engine: Path, tmp_path: Path) -> None:
+    failing = 'echo "[E] Error Code 1: Serialization"; exit 1'
+    program.write_text(TRTEXEC.format(log=tmp_path / "log", samples=SAMPLES, end=failing))
+    with pytest.raises(
+        EngineError, match=r"does not run .*model\.engine \(exit 1\): \[E\] Error Code 1.*type: "
+    ):
+        inspect(engine)
+    program.write_text(program.read_text().replace("100300", "8502"))
+    with pytest.raises(
+        EngineError, match=r"built with tensorrt 10\.3\.0, and this machine has tensorrt 8\.5\.2"
+    ):
+        inspect(engine)
+    program.unlink()
+    with pytest.raises(MissingBackendError, match=r"pip install tensorrt==10\.3\.0.*trtexec --loadEngine"):
+        inspect(engine)
+
+
 def test_an_engine_with_a_profile_is_not_run(engine: Path) -> None:
     found = inspect(engine, profile=SAMPLES / "trt85_profile.json")
     assert (found.runs, found.device) == (812, None)
@@ -177,6 +242,8 @@ def test_an_engine_that_is_not_what_it_was_built_for(engine: Path, tmp_path: Pat
 def test_mistakes_are_explained(tmp_path: Path, engine: Path) -> None:
     with pytest.raises(ConfigError, match="xavier-nx"):
         inspect(engine, device="nano")
+    with pytest.raises(ConfigError, match="got 'cpu'"):
+        inspect(engine, device="cpu")
     with pytest.raises(ConfigError, match="runs"):
         inspect(engine, runs=0)
     with pytest.raises(ConfigError, match=r"model\.onnx"):

@@ -58,6 +58,23 @@ def test_the_sample_against_counts_by_hand() -> None:
     assert head == 2 * 4096 * 256 * 4
 
 
+def test_nodes_without_a_name_and_of_one_name() -> None:
+    onnx = pytest.importorskip("onnx")
+    from detrx.estimate.graph import count_nodes
+
+    node, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    nodes = [
+        node("Relu", ["x"], ["a"]),
+        node("Relu", ["a"], ["b"], name="n"),
+        node("Relu", ["b"], ["c"], name="n"),
+    ]
+    ends = [[info(name, onnx.TensorProto.FLOAT, [2, 3])] for name in ("x", "c")]
+    assert count_nodes(onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", *ends))) == {
+        "node_of_a": (0, 6),
+        "n": (0, 12),
+    }
+
+
 def attention(onnx):
     """The graph behind the sample of TensorRT 10; its tensors are not joined, for only sizes are counted."""
     made, nodes, values, weights = onnx.helper.make_node, [], [], []

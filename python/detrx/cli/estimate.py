@@ -13,7 +13,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from detrx.errors import ConfigError
-from detrx.estimate.roofline import EXPECTED, GOOD, PRECISIONS, LayerTime
+from detrx.estimate.roofline import EXPECTED, GOOD, LayerTime
 from detrx.estimate.run import FAMILIES, Estimate, estimate
 
 
@@ -25,9 +25,9 @@ class EstimateConfig:
     """.onnx files, names of models (rt-n, detr-r18, ...), which are built with random weights, or "rt" or "detr" for
     all sizes of a family. Several are compared in one table."""
     device: str = "xavier-nx"
-    """xavier-nx, orin-nano, orin-nx, agx-orin, t4, h200 or rtx-4090."""
-    precision: Tuple[str, ...] = PRECISIONS
-    """One or several of fp32, fp16, int8-conv (8 bits in convolutions alone) and int8."""
+    """xavier-nx, orin-nano, orin-nx, agx-orin, t4, h200, rtx-4090 or cpu (a laptop of 4 cores)."""
+    precision: Optional[Tuple[str, ...]] = None
+    """One or several of fp32, fp16, int8-conv (8 bits in convolutions alone), int8; none: all, of a processor fp32."""
     batch: int = 1
     """Images of one call."""
     canvas: Optional[Tuple[int, int]] = None

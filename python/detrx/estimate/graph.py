@@ -86,7 +86,7 @@ def count(
 
 
 def count_nodes(model: Any, *, batch: int = 1) -> Dict[str, Tuple[int, int]]:
-    """The operations of each named node, of its matrix product and others, in the order in which they can run.
+    """The operations of each node by its name, of its matrix product and others, in the order in which they can run.
 
     Raises:
         ExportError, MissingBackendError: as :func:`count`.
@@ -194,13 +194,15 @@ class _Count:
         return Work(tuple(layers), weights, self._live(written), self._unknown)
 
     def by_node(self) -> Dict[str, Tuple[int, int]]:
-        found = {}
+        found: Dict[str, Tuple[int, int]] = {}
         for node in self._graph.node:
             if self._is_constant(node):
                 self._constant.update(node.output)
                 continue
+            name = node.name or f"node_of_{node.output[0]}"  # as TensorRT calls it
+            matrix, other = found.get(name, (0, 0))
             many = self._operations(node) or 0
-            found[node.name] = (many, 0) if node.op_type in MATRIX else (0, many)
+            found[name] = (matrix + many, other) if node.op_type in MATRIX else (matrix, other + many)
         return found
 
     def _is_constant(self, node: Any) -> bool:

@@ -82,7 +82,7 @@ def _place(layer: LayerTime) -> Tuple[float, float]:
 
 
 def _draw_roof(axes: Any, knee: float, end: float, peak: float, name: str) -> None:
-    style = "--" if name.startswith("CUDA") else "-"
+    style = "--" if name.endswith("fp32") else "-"
     axes.plot([knee / 1e3, knee, end], [peak / 1e3, peak, peak], color=GREY, linewidth=1.1, linestyle=style)
     axes.text(end, peak, f"{name} {peak:g}", ha="right", va="bottom", fontsize=7.5, color="#444444")
 

@@ -129,7 +129,8 @@ def roofs(device: Device, precision: str) -> List[Tuple[str, float]]:
         "int8-conv": [("int8", device.int8), ("fp16", device.fp16)],
         "int8": [("int8", device.int8)],
     }[precision]
-    return [*((f"tensor cores, {name}", peak) for name, peak in tensor), ("CUDA cores, fp32", device.fp32)]
+    plain = "CUDA cores, fp32" if device.tensor_cores else "processor, fp32"
+    return [*((f"tensor cores, {name}", peak) for name, peak in tensor), (plain, device.fp32)]
 
 
 def _moving(layer: Layer, device: Device, precision: str) -> float:

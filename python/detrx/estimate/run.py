@@ -50,7 +50,7 @@ def estimate(
     model: str,
     *,
     device: str = "xavier-nx",
-    precisions: Sequence[str] = PRECISIONS,
+    precisions: Optional[Sequence[str]] = None,
     batch: int = 1,
     canvas: Optional[Tuple[int, int]] = None,
     fused_attention: bool = False,
@@ -60,7 +60,7 @@ def estimate(
     Args:
         model: an ``.onnx`` file, or the name of a model, which is then built with random weights.
         device: a name in ``devices.DEVICES``.
-        precisions: names in ``roofline.PRECISIONS``.
+        precisions: names in ``roofline.PRECISIONS``; None for all that make the device faster.
         batch: images of one call.
         canvas: height and width; None for the file's, or for a name 640 x 640 (``rt``) or 480 x 640 (``detr``).
         fused_attention: as :func:`detrx.estimate.graph.count` has it.
@@ -72,6 +72,11 @@ def estimate(
     """
     if device not in DEVICES:
         raise ConfigError(f"[estimate] device must be one of {', '.join(DEVICES)}, got {device!r}")
+    chosen = tuple(precisions or (PRECISIONS if DEVICES[device].tensor_cores else ("fp32",)))
+    if not DEVICES[device].tensor_cores and chosen != ("fp32",):
+        raise ConfigError(
+            f"[estimate] {device} is estimated in fp32 alone: fewer bits make no processor faster"
+        )
     if batch < 1:
         raise ConfigError(f"[estimate] batch must be at least 1, got {batch}")
     graph = graph_of(model, canvas=canvas, batch=batch)
@@ -86,12 +91,12 @@ def estimate(
         kernels=len(work.layers),
         unknown=work.unknown,
         fused_attention=fused_attention,
-        latencies=tuple(latency(work, DEVICES[device], precision=name) for name in precisions),
+        latencies=tuple(latency(work, DEVICES[device], precision=name) for name in chosen),
     )
 
 
 def node_operations(model: str, *, batch: int = 1) -> Dict[str, Tuple[int, int]]:
-    """The operations of each named node of an ``.onnx`` file, of its matrix product and others; raises as estimate."""
+    """The operations of each node of an ``.onnx`` file, of its matrix product and others; raises as estimate."""
     return count_nodes(graph_of(model, canvas=None, batch=batch), batch=batch)
 
 

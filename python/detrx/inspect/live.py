@@ -8,12 +8,14 @@ from typing import Optional
 
 import numpy as np
 
-from detrx.errors import ConfigError
+from detrx.errors import ConfigError, MissingBackendError
+from detrx.export.engine import find_trtexec
+from detrx.inspect import trtexec
 from detrx.inspect.layers import EngineLayers, parse_layers, plain
-from detrx.inspect.profile import Profile
+from detrx.inspect.profile import EXPORT, Profile
 from detrx.runtime import probe
-from detrx.runtime.sidecar import read_sidecar
-from detrx.runtime.tensorrt import open_model
+from detrx.runtime.sidecar import Sidecar, read_sidecar
+from detrx.runtime.tensorrt import TensorRtBackend, open_model
 
 SUFFIXES = (".engine", ".plan")
 WARMUP = 10
@@ -33,7 +35,7 @@ class Seen:
 
 
 def look(path: Path, *, runs: int, measure: bool) -> Seen:
-    """Open an engine, read its layers, and measure them over some runs.
+    """Open an engine, read its layers, and measure them over some runs; by trtexec where nothing else opens it.
 
     Raises:
         ConfigError: the file is no engine.
@@ -44,17 +46,36 @@ def look(path: Path, *, runs: int, measure: bool) -> Seen:
             f"[inspect] expected an .engine, a .plan, or the .json of `trtexec --exportLayerInfo`, got {path}"
         )
     sidecar = read_sidecar(path)
-    backend = open_model(path, device="auto", threads=None)
+    try:
+        backend = open_model(path, device="auto", threads=None)
+    except MissingBackendError as error:
+        return _by_trtexec(path, sidecar, runs, error)
     try:
         layers = parse_layers(backend.layers_json(), what=str(path))
-        rows = None
-        if measure:
-            pixels = np.zeros((sidecar.batch[1], 3, *sidecar.info.canvas), np.float32)
-            for _ in range(WARMUP):
-                backend.infer(pixels)
-            rows = tuple((plain(name), ms) for name, ms in backend.profile(runs))
+        profile = _measure(backend, sidecar, runs) if measure else None
         gpu = f"{probe.jetson()} {backend.description}"
     finally:
         backend.close()
-    profile = None if rows is None else Profile(rows, runs)
     return Seen(layers, profile, f"{sidecar.flavour} {sidecar.version}", sidecar.precision, gpu)
+
+
+def _measure(backend: TensorRtBackend, sidecar: Sidecar, runs: int) -> Profile:
+    pixels = np.zeros((sidecar.batch[1], 3, *sidecar.info.canvas), np.float32)
+    for _ in range(WARMUP):
+        backend.infer(pixels)
+    return Profile(tuple((plain(name), ms) for name, ms in backend.profile(runs)), runs)
+
+
+def _by_trtexec(path: Path, sidecar: Sidecar, runs: int, missing: MissingBackendError) -> Seen:
+    try:
+        if sidecar.flavour == "rtx":
+            raise missing
+        program = find_trtexec(None)
+    except MissingBackendError:
+        raise MissingBackendError(
+            "a TensorRT that runs it",
+            f"{missing} Or write its layers and times where there is trtexec, and inspect these: {EXPORT}",
+        ) from missing
+    layers, profile, gpu = trtexec.measure(program, path, sidecar, runs=runs)
+    where = f"{probe.jetson()} {gpu}"
+    return Seen(layers, profile, f"{sidecar.flavour} {sidecar.version}", sidecar.precision, where)

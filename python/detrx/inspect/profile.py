@@ -11,7 +11,7 @@ from detrx.inspect.layers import EngineLayer, plain, read_json
 
 FITS = 0.9
 """The share of a profile's time that must be in layers of the engine."""
-_EXPORT = (
+EXPORT = (
     "trtexec --loadEngine=ENGINE --profilingVerbosity=detailed --separateProfileRun "
     "--exportLayerInfo=layers.json --exportProfile=profile.json"
 )
@@ -37,7 +37,7 @@ def read_profile(path: Path) -> Profile:
         found = read_json(path.read_text(encoding="utf-8"), what=str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise EngineError(
-            f"[inspect] {path} cannot be read as JSON: {error}; write it by `{_EXPORT}`"
+            f"[inspect] {path} cannot be read as JSON: {error}; write it by `{EXPORT}`"
         ) from error
     rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
     times = [(plain(str(row["name"])), _milliseconds(row)) for row in rows if "name" in row]
@@ -47,7 +47,7 @@ def read_profile(path: Path) -> Profile:
             "the layers of an engine" if isinstance(found, dict) and "Layers" in found else "something else"
         )
         raise EngineError(
-            f"[inspect] {path} must be the times of layers, found {kind}; write it by `{_EXPORT}`"
+            f"[inspect] {path} must be the times of layers, found {kind}; write it by `{EXPORT}`"
         )
     return Profile(tuple(read), next((int(row["count"]) for row in rows if "count" in row), 0))
 
@@ -72,6 +72,6 @@ def times_of(layers: Sequence[EngineLayer], profile: Profile) -> List[float]:
         strange = next(name for name, rest in waiting.items() if rest)
         raise EngineError(
             f"[inspect] the profile is of another engine: {sum(times) / whole:.0%} of its time is in layers that this "
-            f"one has, and {strange!r} is not among them; write both in one run by `{_EXPORT}`"
+            f"one has, and {strange!r} is not among them; write both in one run by `{EXPORT}`"
         )
     return times

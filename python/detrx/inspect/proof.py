@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Optional, Sequence, Tuple
 
@@ -19,6 +20,8 @@ CORES = {"fp32": 1, "tf32": 1, "fp16": 2, "bf16": 2, "int8": 4, "fp8": 2, "int4"
 """What CUDA cores do in a type at most, in multiples of their 32-bit floats: two 16-bit floats by HFMA2, four products
 of 8 bits by DP4A. That is so on compute capability 7.x; later GPUs but the A100 do as much or less, so that a layer
 above it is proven there as well."""
+WINOGRAD = 4
+"""Winograd's convolution, F(4 x 4, 3 x 3), needs so many times fewer products than are counted."""
 PEAKS = {"fp32": "fp32", "int8": "int8", "fp8": "int8", "int4": "int8", "fp4": "int8"}
 """The rate of the device that bounds a type on tensor cores; fp16 where it is not listed."""
 SLACK = 1.15
@@ -87,8 +90,17 @@ def report_of(
         ms=ms,
         gflop=None if work is None else work / 1e9,
         tflops=rate,
-        proven=bool(rate and device and layer.precision and rate > cuda_peak(device, layer.precision)),
+        proven=bool(rate and device and layer.precision and rate > _bar(layer, cores, device)),
     )
+
+
+def _bar(layer: EngineLayer, cores: Cores, device: Device) -> float:
+    """The rate above which a layer cannot be running on CUDA cores."""
+    name = layer.tactic.lower()
+    if cores.kind == CUDA or "fft" in name:
+        return math.inf
+    direct = layer.operation != "conv" or (cores.kind == TENSOR and "winograd" not in name)
+    return cuda_peak(device, layer.precision) * (1 if direct else WINOGRAD)
 
 
 def _cores(layer: EngineLayer) -> Cores:

@@ -81,8 +81,9 @@ def inspect(
         EngineError: a file is another kind, or another engine's.
         CheckpointError, DeviceError, MissingBackendError: as an engine is opened.
     """
-    if device is not None and device not in DEVICES:
-        raise ConfigError(f"[inspect] device must be one of {', '.join(DEVICES)}, got {device!r}")
+    known = [name for name, one in DEVICES.items() if one.tensor_cores]
+    if device is not None and device not in known:
+        raise ConfigError(f"[inspect] device must be one of {', '.join(known)}, got {device!r}")
     if runs < 1:
         raise ConfigError(f"[inspect] runs must be 1 or more, got {runs}")
     place = Path(path)
