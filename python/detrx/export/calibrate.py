@@ -14,6 +14,8 @@ from detrx.errors import DataError
 BINS = 2048
 METHODS = ("percentile", "entropy", "largest")
 PERCENTILE = 99.99
+SAMPLE = 1 << 15
+"""Numbers of one tensor on one picture that a histogram counts, about; the largest of all are kept besides."""
 LEVELS = 128
 """Magnitudes that an 8-bit integer with a sign tells apart."""
 
@@ -29,28 +31,40 @@ class Range:
     """The right edge of the last bin."""
     channels: NDArray[np.float32]
     """(C,) the largest magnitude along the last axis."""
+    low: float = 0.0
+    """The least number, or zero."""
+    high: float = 0.0
+    """The largest number, or zero."""
 
     def add(self, values: NDArray[np.float32]) -> None:
+        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
         magnitudes = np.abs(values)
         largest = float(magnitudes.max(initial=0.0))
         while largest > self.top:  # two bins become one
             self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(1), np.zeros(BINS // 2, np.int64)])
             self.top *= 2
-        self.counts += np.histogram(magnitudes, bins=BINS, range=(0.0, self.top))[0]
+        some = magnitudes.reshape(-1)[:: max(1, magnitudes.size // SAMPLE)]
+        self.counts += np.histogram(some, bins=BINS, range=(0.0, self.top))[0]
         self.channels = np.maximum(self.channels, magnitudes.reshape(-1, values.shape[-1]).max(0))
+
+    def ends(self, method: str) -> tuple[float, float]:
+        """The numbers that become the least and the largest integer; zero lies between them."""
+        bound = self.bound(method)
+        return max(self.low, -bound), min(self.high, bound)
 
     def bound(self, method: str) -> float:
         """The magnitude that becomes 127; what is larger is cut off."""
         if method == "entropy":
             return _entropy_bound(self.counts, self.top)
-        share = PERCENTILE / 100 if method == "percentile" else 1.0
+        if method == "largest":
+            return max(-self.low, self.high, self.top / BINS)
         # Zeros, which a ReLU makes by the million, say nothing of how large numbers are.
         counts = self.counts.copy()
         counts[0] = 0
         total = np.cumsum(counts)
         if total[-1] == 0:
             return self.top / BINS
-        return float((np.searchsorted(total, share * total[-1]) + 1) * self.top / BINS)
+        return float((np.searchsorted(total, PERCENTILE / 100 * total[-1]) + 1) * self.top / BINS)
 
 
 def _entropy_bound(counts: NDArray[np.int64], top: float) -> float:

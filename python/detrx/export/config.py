@@ -21,7 +21,8 @@ class ExportConfig:
     graph: str = "pure"
     """pure for every runtime, or plugin for TensorRT 8.5 to 11 with our plugins."""
     precision: str = "fp32"
-    """fp32, fp16, bf16, int8 (convolutions), int8-b (linear layers too) or int4 (weights, for size)."""
+    """fp32, fp16, bf16, int8 (convolutions), int8-b (linear layers too), int8-cpu (for ONNX Runtime on a processor) or
+    int4 (weights, for size)."""
     calibrate: Optional[str] = None
     """A folder of pictures that int8 is calibrated on; None takes the training split of the data set."""
     batch: Optional[int] = 1

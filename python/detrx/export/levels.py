@@ -12,11 +12,13 @@ from detrx.export.calibrate import Progress
 from detrx.export.gate import calibration_files, laid, named_pictures
 from detrx.export.plugin_nodes import DOMAIN
 from detrx.export.precision import BF16_OPSET, at_opset, lower, overflowing
-from detrx.export.quantize import Quantized, quantize_int4, quantize_int8
+from detrx.export.qdq import Quantized
+from detrx.export.quantize import quantize_int4, quantize_int8
+from detrx.export.quantize_cpu import quantize_for_cpu
 from detrx.preprocess import lay
 from detrx.types import ModelInfo
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8-b", "int4")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8-b", "int8-cpu", "int4")
 OVERFLOW_IMAGES = 4
 FUSED = ("Relu", "Clip", "Add", "Mul", "Sigmoid", "HardSwish", "HardSigmoid")
 """What runtimes fuse with the convolution before it."""
@@ -48,7 +50,8 @@ def level(
     Args:
         model: an onnx.ModelProto.
         info: what it is.
-        precision: one of PRECISIONS; 8-bit graphs compute in float16 where they do not in 8 bits, 4-bit ones too.
+        precision: one of PRECISIONS; 8-bit graphs compute in float16 where they do not in 8 bits, 4-bit ones too, but
+            for int8-cpu: half precision is slower there.
         calibrate: a folder of pictures for the ranges of int8; None takes the data set's training split.
         data: a data set.
         images: pictures to look for overflow on; None takes the data set's, or generated scenes.
@@ -66,6 +69,9 @@ def level(
             f"[export] precision {precision} is written for the pure graph; pass --graph pure, or --precision fp16"
         )
     batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
+    if precision == "int8-cpu":
+        made = _quantized(model, info, precision, batch, calibrate, data, progress)
+        return Leveled(made.model, made.model, _table(made, precision))
     keep: dict[str, str] = {}
     if not ours:
         some = [picture for _, picture in _first(named_pictures(info, images, data), OVERFLOW_IMAGES)]
@@ -101,8 +107,11 @@ def _quantized(
             f"[export] {precision} is calibrated on pictures as the model will see them: pass --calibrate FOLDER "
             "with some hundred of them, or --data ROOT"
         )
+    pictures, total = laid(files, info, batch), len(files)
+    if precision == "int8-cpu":
+        return quantize_for_cpu(model, pictures, total=total, progress=progress)
     which = "b" if precision == "int8-b" else "a"
-    return quantize_int8(model, laid(files, info, batch), total=len(files), level=which, progress=progress)
+    return quantize_int8(model, pictures, total=total, level=which, progress=progress)
 
 
 def _neighbours(made: Quantized) -> set[str]:

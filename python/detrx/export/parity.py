@@ -36,6 +36,7 @@ LIMITS = {
     "bf16": Limits(0.15, 12.0, 4.0, floor=0.3, best=0, ap=0.5),
     "int8": Limits(0.2, 12.0, 4.0, floor=0.4, best=0, ap=0.5),
     "int8-b": Limits(0.25, 16.0, 4.0, floor=0.4, best=0, ap=1.0),
+    "int8-cpu": Limits(0.25, 16.0, 4.0, floor=0.4, best=0, ap=0.5),
     "int4": Limits(0.25, 16.0, 4.0, floor=0.4, best=0, ap=1.0),
 }
 """Of each precision. What is rounded may choose another of two queries that are nearly alike, so that of what is not

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,8 @@ from numpy.typing import NDArray
 from detrx.errors import ExportError
 from detrx.export.calibrate import METHODS, Progress, Range, ranges
 from detrx.export.plugin_types import with_types
-from detrx.export.precision import at_opset, drop_unused, lift_constants
+from detrx.export.precision import at_opset, lift_constants
+from detrx.export.qdq import Quantized, Writer, lifted_copy
 
 CONVOLUTIONS = re.compile(r"^/model/(backbone|encoder|input_proj)")
 TOKENWISE = re.compile(r"/(linear[12]|gate|in_proj|out_proj)/(MatMul|Gemm)|self_attn/(MatMul|Gemm)(_\d+)?$")
@@ -30,17 +30,6 @@ BLOCK = 32
 """Weights that share a scale in 4 bits."""
 INT4_OPSET = 21
 """The first with 4-bit integers and blocks."""
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """A quantised graph, and what became of its layers."""
-
-    model: Any
-    changed: tuple[str, ...]
-    """Names of the nodes that read integers."""
-    kept: Mapping[str, str]
-    """Names of the convolutions and products that do not, and why."""
 
 
 def quantize_int8(
@@ -70,7 +59,7 @@ def quantize_int8(
         raise ExportError(
             f"[quantize_int8] level must be a or b and method one of {', '.join(METHODS)}, got {level!r}, {method!r}"
         )
-    copy = _copy(model)
+    copy = lifted_copy(model)
     constants = {t.name: t for t in copy.graph.initializer}
     kept = {
         n.name: _why_not(n, constants, level)
@@ -83,17 +72,8 @@ def quantize_int8(
     seen = ranges(
         copy, list(dict.fromkeys(n.input[0] for n in chosen)), pictures, total=total, progress=progress
     )
-    _Writer(copy, seen, method).run({node.name for node in chosen})
+    _LayerWriter(copy, seen, method).run({node.name for node in chosen})
     return Quantized(with_types(copy), tuple(n.name for n in chosen), {k: v for k, v in kept.items() if v})
-
-
-def _copy(model: Any) -> Any:
-    import onnx
-
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    lift_constants(copy)
-    return copy
 
 
 def _why_not(node: Any, constants: Mapping[str, Any], level: str) -> str:
@@ -112,15 +92,12 @@ def _why_not(node: Any, constants: Mapping[str, Any], level: str) -> str:
     return "" if level == "b" else "linear layer: level B"
 
 
-class _Writer:
+class _LayerWriter(Writer):
     """Puts Q/DQ before the chosen layers of a graph, in place."""
 
     def __init__(self, model: Any, seen: Mapping[str, Range], method: str) -> None:
-        self.graph = model.graph
-        self.constants = {t.name: t for t in self.graph.initializer}
+        super().__init__(model)
         self.seen, self.method = seen, method
-        self.made: set[str] = set()
-        self.nodes: list[Any] = []
 
     def run(self, chosen: set[str]) -> None:
         for node in list(self.graph.node):
@@ -130,27 +107,25 @@ class _Writer:
                 else:
                     self._smoothed(node)
             self.nodes.append(node)
-        del self.graph.node[:]
-        self.graph.node.extend(self.nodes)
-        drop_unused(self.graph)
+        self.finish()
 
     def _plain(self, node: Any) -> None:
         bound = self.seen[node.input[0]].bound(self.method)
-        weight = self._values(node.input[1])
+        weight = self.values(node.input[1])
         node.input[0] = self._activation(node.input[0], bound)
         node.input[1] = self._weight(f"{node.input[1]}:int8", weight, axis=0)
 
     def _smoothed(self, node: Any) -> None:
         """Divide the input's loud channels and multiply their weights by the same."""
         name, seen = node.input[0], self.seen[node.input[0]]
-        weight = self._values(node.input[1])
+        weight = self.values(node.input[1])
         turned = any(a.name == "transB" and a.i for a in node.attribute)
         weight = weight.T if turned else weight  # (inputs, outputs)
         loud = np.maximum(seen.channels, 1e-5) ** SMOOTHING
         factor = (loud / np.maximum(np.abs(weight).max(1), 1e-5) ** (1 - SMOOTHING)).clip(1e-3, 1e3)
-        smooth = self._constant(f"{node.name}:smooth", (1 / factor).astype(np.float32))
+        smooth = self.constant(f"{node.name}:smooth", (1 / factor).astype(np.float32))
         quiet = f"{node.name}:quiet"
-        self._add("Mul", [name, smooth], quiet)
+        self.add("Mul", [name, smooth], quiet)
         bound = float((seen.channels / factor).max()) or 1e-6
         node.input[0] = self._activation(quiet, bound)
         weight = (weight * factor[:, None]).astype(np.float32)
@@ -158,47 +133,12 @@ class _Writer:
         node.input[1] = self._weight(f"{node.name}:int8", weight, axis=0 if turned else weight.ndim - 1)
 
     def _activation(self, name: str, bound: float) -> str:
-        out = f"{name}:dequantized"
-        if out not in self.made:
-            self.made.add(out)
-            scale = self._constant(f"{name}:scale", np.float32(bound / 127))
-            zero = self._constant(f"{name}:zero", np.int8(0))
-            self._add("QuantizeLinear", [name, scale, zero], f"{name}:quantized")
-            self._add("DequantizeLinear", [f"{name}:quantized", scale, zero], out)
-        return out
+        return self.pair(name, np.float32(bound / 127), np.int8(0))
 
     def _weight(self, name: str, weight: NDArray[np.float32], *, axis: int) -> str:
-        out = f"{name}:dequantized"
-        if out not in self.made:
-            self.made.add(out)
-            others = tuple(i for i in range(weight.ndim) if i != axis)
-            scale = np.maximum(np.abs(weight).max(others), 1e-8) / 127
-            shape = [-1 if i == axis else 1 for i in range(weight.ndim)]
-            whole = np.rint(weight / scale.reshape(shape)).clip(-127, 127).astype(np.int8)
-            inputs = [
-                self._constant(name, whole),
-                self._constant(f"{name}:scale", scale.astype(np.float32)),
-                self._constant(f"{name}:zero", np.zeros(len(scale), np.int8)),
-            ]
-            self._add("DequantizeLinear", inputs, out, axis=axis)
-        return out
-
-    def _values(self, name: str) -> NDArray[np.float32]:
-        from onnx import numpy_helper
-
-        values: NDArray[np.float32] = numpy_helper.to_array(self.constants[name])
-        return values
-
-    def _constant(self, name: str, values: Any) -> str:
-        from onnx import numpy_helper
-
-        self.graph.initializer.append(numpy_helper.from_array(np.asarray(values), name))
-        return name
-
-    def _add(self, kind: str, inputs: list[str], out: str, **settings: Any) -> None:
-        from onnx import helper
-
-        self.nodes.append(helper.make_node(kind, inputs, [out], name=out, **settings))
+        others = tuple(i for i in range(weight.ndim) if i != axis)
+        steps = np.maximum(np.abs(weight).max(others), 1e-8) / 127
+        return self.weight(name, weight, steps.astype(np.float32), axis=axis)
 
 
 def quantize_int4(model: Any, *, block: int = BLOCK) -> Quantized:
@@ -209,10 +149,10 @@ def quantize_int4(model: Any, *, block: int = BLOCK) -> Quantized:
     Raises:
         ExportError: no layer has weights that blocks divide.
     """
-    copy = at_opset(_copy(model), INT4_OPSET)
+    copy = at_opset(lifted_copy(model), INT4_OPSET)
     lift_constants(copy)
     constants = {t.name: t for t in copy.graph.initializer}
-    writer, changed, kept = _Writer(copy, {}, "largest"), [], {}
+    writer, changed, kept = Writer(copy), [], {}
     for node in copy.graph.node:
         if node.op_type in ("MatMul", "Gemm"):
             why = _why_not_int4(node, constants, block)
@@ -226,10 +166,7 @@ def quantize_int4(model: Any, *, block: int = BLOCK) -> Quantized:
         raise ExportError(
             "[quantize_int4] the graph has no linear layer whose inputs blocks divide; use int8 or fp16"
         )
-    nodes = list(writer.nodes)
-    del copy.graph.node[:]
-    copy.graph.node.extend(nodes)
-    drop_unused(copy.graph)
+    writer.finish()
     return Quantized(with_types(copy), tuple(changed), kept)
 
 
@@ -245,7 +182,7 @@ def _why_not_int4(node: Any, constants: Mapping[str, Any], block: int) -> str:
     return ""
 
 
-def _int4_weight(writer: _Writer, node: Any, block: int) -> str:
+def _int4_weight(writer: Writer, node: Any, block: int) -> str:
     import ml_dtypes
     from onnx import helper
 
@@ -255,7 +192,7 @@ def _int4_weight(writer: _Writer, node: Any, block: int) -> str:
         return out
     writer.made.add(out)
     turned = any(a.name == "transB" and a.i for a in node.attribute)
-    weight = writer._values(node.input[1])
+    weight = writer.values(node.input[1])
     weight = weight.T if turned else weight
     blocks = weight.reshape(-1, block, weight.shape[1])
     scale = np.maximum(np.abs(blocks).max(1), 1e-8) / 7
@@ -266,7 +203,7 @@ def _int4_weight(writer: _Writer, node: Any, block: int) -> str:
     from onnx import numpy_helper
 
     writer.graph.initializer.append(numpy_helper.from_array(packed, name))
-    scale_name = writer._constant(f"{name}:scale", np.ascontiguousarray(scale, dtype=np.float32))
+    scale_name = writer.constant(f"{name}:scale", np.ascontiguousarray(scale, dtype=np.float32))
     writer.nodes.append(
         helper.make_node(
             "DequantizeLinear", [name, scale_name], [out], name=out, axis=1 if turned else 0, block_size=block

@@ -83,7 +83,7 @@ def export(
         out: the file to write; None puts it beside the weights.
         graph: "pure", or "plugin" with nodes of ours for TensorRT 8.5 to 11.
         precision: "fp32", "fp16", "bf16", "int8" (convolutions of backbone and encoder), "int8-b" (linear layers
-            too) or "int4" (weights of linear layers, for size).
+            too), "int8-cpu" (for ONNX Runtime on a processor) or "int4" (weights of linear layers, for size).
         batch: images to one call, or None for any number.
         top: detections of an image; None for one a query, at most 300.
         canvas: (height, width), multiples of 32; None for the size that the model was trained at.
