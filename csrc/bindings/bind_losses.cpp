@@ -8,6 +8,7 @@
 #include "cpu/ddf_loss.h"
 #include "cpu/fgl_loss.h"
 #include "cpu/focal_loss.h"
+#include "cpu/slopes.h"
 
 namespace py = pybind11;
 
@@ -32,14 +33,14 @@ void bind_losses(py::module_& m) {
         py::arg("normaliser"), py::arg("grad_boxes"), py::arg("threads"), Release());
   m.def("focal_loss", &cpu::focal_loss, py::arg("logits"), py::arg("labels"), py::arg("owners"),
         py::arg("quality"), py::arg("kind"), py::arg("alpha"), py::arg("gamma"),
-        py::arg("normaliser"), py::arg("sums"), py::arg("threads"), Release());
+        py::arg("normaliser"), py::arg("sums"), py::arg("slopes"), py::arg("threads"), Release());
   m.def("focal_loss_backward", &cpu::focal_loss_backward, py::arg("grad"), py::arg("logits"),
         py::arg("labels"), py::arg("owners"), py::arg("quality"), py::arg("kind"), py::arg("alpha"),
         py::arg("gamma"), py::arg("normaliser"), py::arg("grad_logits"), py::arg("threads"),
         Release());
   m.def("cross_entropy", &cpu::cross_entropy, py::arg("logits"), py::arg("labels"),
         py::arg("owners"), py::arg("no_object"), py::arg("means"), py::arg("log_sums"),
-        py::arg("weights"), py::arg("threads"), Release());
+        py::arg("weights"), py::arg("slopes"), py::arg("threads"), Release());
   m.def("cross_entropy_backward", &cpu::cross_entropy_backward, py::arg("grad"), py::arg("logits"),
         py::arg("labels"), py::arg("owners"), py::arg("no_object"), py::arg("log_sums"),
         py::arg("weights"), py::arg("grad_logits"), py::arg("threads"), Release());
@@ -57,6 +58,8 @@ void bind_losses(py::module_& m) {
         py::arg("references"), py::arg("truths"), py::arg("owners"), py::arg("iou"),
         py::arg("reg_scale"), py::arg("up"), py::arg("normaliser"), py::arg("grad_edges"),
         py::arg("threads"), Release());
+  m.def("scale_slopes", &cpu::scale_slopes, py::arg("grad"), py::arg("slopes"), py::arg("threads"),
+        Release());
 }
 
 }  // namespace detrx

@@ -28,7 +28,9 @@ struct AssignScratch {
   Buffer<double> gain;          // rows: the potential of a row
   Buffer<std::int32_t> filled;  // rows: how many slots have their cost in slot_cost
   Buffer<float> slot_cost;      // rows x slot_pitch
-  Buffer<float> taken;          // columns: +inf for one that is owned, else 0
+  // Columns: +inf for one that is owned, else 0, or less for one whose costs are not known yet: by
+  // so much they may be lower than they stand.
+  Buffer<float> taken;
 
   Buffer<std::int32_t> column;  // slots: which column this is
   Buffer<std::int32_t> owner;   // slots: the row that has it
@@ -45,10 +47,6 @@ struct AssignScratch {
   std::int64_t slots = 0;
   std::int64_t slot_pitch = 0;
 };
-
-constexpr std::int64_t padded(std::int64_t count) {
-  return (count + kMostLanes - 1) / kMostLanes * kMostLanes;
-}
 
 // The cheapest of width >= Wide::kCount adjacent costs, once each has its mark in `taken` added.
 template <typename Wide>
@@ -115,11 +113,20 @@ DETRX_INLINE const float* adjacent(AssignScratch& s, const CostRows& rows, std::
   return s.copies.get() + row * padded(rows.columns);
 }
 
+// Of problems whose costs are all known: reveal(column) answers that nothing was to be found out.
+struct AllSeen {
+  DETRX_INLINE bool reveal(std::int32_t) { return false; }
+};
+
 // Looks again for the cheapest free column of a row.
-template <typename Wide>
-DETRX_INLINE void refresh(AssignScratch& s, const CostRows& rows, std::int64_t row) {
+template <typename Wide, typename Unseen>
+DETRX_INLINE void refresh(AssignScratch& s, const CostRows& rows, std::int64_t row,
+                          Unseen& unseen) {
   const std::int64_t width = std::max<std::int64_t>(rows.columns, Wide::kCount);
-  const auto found = cheapest<Wide>(adjacent<Wide>(s, rows, row), s.taken.get(), width);
+  Found<float, std::int32_t> found;
+  do {
+    found = cheapest<Wide>(adjacent<Wide>(s, rows, row), s.taken.get(), width);
+  } while (unseen.reveal(found.place));
   s.free_cost[row] = found.value;
   s.free_column[row] = found.place;
 }
@@ -213,14 +220,15 @@ struct WayOut {
   std::int64_t settled = 0;  // how many slots were settled before it was found
 };
 
-template <typename Wide>
-DETRX_INLINE WayOut search(AssignScratch& s, const CostRows& rows, std::int64_t start) {
+template <typename Wide, typename Unseen>
+DETRX_INLINE WayOut search(AssignScratch& s, const CostRows& rows, std::int64_t start,
+                           Unseen& unseen) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   WayOut out;
   double reached = 0.0;
   for (std::int64_t row = start;;) {
     fill(s, rows, row);
-    if (s.taken[s.free_column[row]] != 0.0F) refresh<Wide>(s, rows, row);
+    if (s.taken[s.free_column[row]] != 0.0F) refresh<Wide>(s, rows, row, unseen);
     const double base = reached - s.gain[row];
     const double exit = base + s.free_cost[row];
     if (exit < out.distance) {
@@ -243,9 +251,10 @@ DETRX_INLINE WayOut search(AssignScratch& s, const CostRows& rows, std::int64_t 
 }
 
 // Gives a row that has none a column, moving other rows along the shortest path.
-template <typename Wide>
-DETRX_INLINE void augment(AssignScratch& s, const CostRows& rows, std::int64_t start) {
-  const WayOut out = search<Wide>(s, rows, start);
+template <typename Wide, typename Unseen>
+DETRX_INLINE void augment(AssignScratch& s, const CostRows& rows, std::int64_t start,
+                          Unseen& unseen) {
+  const WayOut out = search<Wide>(s, rows, start, unseen);
   s.gain[start] += out.distance;
   for (std::int64_t i = 0; i < out.settled; ++i) {
     const std::int64_t slot = s.settled[i];
@@ -264,9 +273,9 @@ DETRX_INLINE void augment(AssignScratch& s, const CostRows& rows, std::int64_t s
 
 // Solves the problem: afterwards column[slot[i]] is the column of row i. First each row takes its
 // cheapest column if that is free, which on a trained network settles most; the others get theirs
-// by shortest paths.
-template <typename Wide>
-DETRX_INLINE void solve(AssignScratch& s, const CostRows& rows) {
+// by shortest paths. The cheapest column of each row must be known.
+template <typename Wide, typename Unseen>
+DETRX_INLINE void solve(AssignScratch& s, const CostRows& rows, Unseen unseen) {
   for (std::int64_t row = 0; row < rows.rows; ++row) {
     const std::int32_t column = s.free_column[row];
     if (s.taken[column] == 0.0F) own(s, row, column);
@@ -274,7 +283,7 @@ DETRX_INLINE void solve(AssignScratch& s, const CostRows& rows) {
   if (s.slots == rows.rows) return;
   prepare_paths(s, rows);
   for (std::int64_t row = 0; row < rows.rows; ++row) {
-    if (s.slot[row] < 0) augment<Wide>(s, rows, row);
+    if (s.slot[row] < 0) augment<Wide>(s, rows, row, unseen);
   }
 }
 

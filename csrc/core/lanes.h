@@ -33,6 +33,10 @@ using Avx512Lanes = Lanes<16>;  // DETRX_AVX512
 
 // The widest of the above: what rows are padded to.
 constexpr std::int64_t kMostLanes = 16;
+
+constexpr std::int64_t padded(std::int64_t count) {
+  return (count + kMostLanes - 1) / kMostLanes * kMostLanes;
+}
 #endif
 
 // The integers that comparisons of an F answer with, and that its bits fit in.

@@ -9,6 +9,7 @@
 #include "core/exponential.h"
 #include "core/half.h"
 #include "core/inline.h"
+#include "core/lanes.h"
 
 namespace detrx {
 
@@ -180,6 +181,16 @@ DETRX_INLINE void sigmoid_softplus(const typename Lanes::Floats& x, typename Lan
                                    typename Lanes::Floats& softplus) {
   sigmoid_log1p<Lanes>(x, sigmoid, softplus);
   softplus += x < 0 ? typename Lanes::Floats{} : x;
+}
+
+// Multiplies count >= Wide::kCount items where they lie.
+template <typename Wide>
+DETRX_INLINE void multiply(float* x, std::int64_t count, float by) {
+  using Floats = typename Wide::Floats;
+  const std::int64_t last = count - Wide::kCount;
+  const Floats end = load<Floats>(x + last) * by;
+  for (std::int64_t i = 0; i < last; i += Wide::kCount) store(load<Floats>(x + i) * by, x + i);
+  store(end, x + last);
 }
 
 // A body, which is a class with an inlined template run<Lanes>(args...), compiled once for each

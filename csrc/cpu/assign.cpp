@@ -50,7 +50,7 @@ DETRX_INLINE std::int64_t solve_problem(const Arguments& a, std::int64_t n, Scra
     bad = heal(scratch.healthy, rows);
     look<Wide>(rows, cheapest);
   }
-  solve<Wide>(s, rows);
+  solve<Wide>(s, rows, AllSeen{});
   for (std::int64_t row = 0; row < rows.rows; ++row) {
     const std::int64_t column = s.column[s.slot[row]];
     match[swapped ? column : row] = swapped ? row : column;

@@ -6,6 +6,7 @@
 
 #include "cpu/owners.h"
 #include "cpu/parallel.h"
+#include "cpu/slopes.h"
 #include "cpu/softmax.h"
 
 namespace detrx::cpu {
@@ -85,40 +86,79 @@ void visit(const Problem& p, std::int64_t task, const Work& work) {
   }
 }
 
+// The sum of the weights of each stage.
+void weigh(const Problem& p, const TensorView<float, 1>& weights) {
+  for (std::int64_t stage = 0; stage < p.stages; ++stage) {
+    std::int64_t owning = 0;
+    for (std::int64_t image = 0; image < p.images; ++image) {
+      const std::int32_t* const row = p.owners.row(stage, image);
+      owning +=
+          std::count_if(row, row + p.queries, [](std::int32_t target) { return target >= 0; });
+    }
+    const auto none = static_cast<double>(p.images * p.queries - owning);
+    const double sum = static_cast<double>(owning) + static_cast<double>(p.no_object) * none;
+    weights.data[stage * weights.stride[0]] = std::max(static_cast<float>(sum), kTinyWeight);
+  }
+}
+
+// Calls measure(query, stage), which answers the log-sum-exp of the query's logits, for all queries
+// of one task; notes it, and sums the losses.
+template <typename Item, typename Measure>
+double sum_block(const Problem& p, const Item* x, const TensorView<float, 3>& log_sums,
+                 std::int64_t task, const Measure& measure) {
+  double loss = 0.0;
+  visit(p, task, [&](const Query& q) {
+    const float log_sum = measure(q);
+    log_sums.data[q.row] = log_sum;
+    loss += static_cast<double>(q.weight * (log_sum - to_float(x[q.at + q.wanted])));
+  });
+  return loss;
+}
+
 }  // namespace
 
 void cross_entropy(const AnyView<4>& logits, const TensorView<const std::int64_t, 2>& labels,
                    const TensorView<const std::int32_t, 3>& owners, float no_object,
                    const TensorView<float, 1>& means, const TensorView<float, 3>& log_sums,
-                   const TensorView<float, 1>& weights, int threads) {
+                   const TensorView<float, 1>& weights, const std::optional<AnyView<4>>& slopes,
+                   int threads) {
   const Problem p(logits, labels, owners, no_object, threads);
   require_shape(kWhere, "means", means, {p.stages});
   require_shape(kWhere, "weights", weights, {p.stages});
   require_shape(kWhere, "log_sums", log_sums, {p.stages, p.images, p.queries});
   require_contiguous(kWhere, "log_sums", log_sums);
-  std::vector<double> losses(static_cast<std::size_t>(p.tasks())), weighed(losses.size());
-  dispatch_float(logits.dtype, [&](auto type) {
-    using Item = typename decltype(type)::type;
-    const auto* const x = logits.template items<const Item>().data;
-    const auto log_sum_exp = LogSumExpEntries<Item>::best();
-    parallel(p.tasks(), worth(logits.size(), kLogits, threads), [&](std::int64_t task) {
-      double loss = 0.0, weight = 0.0;
-      visit(p, task, [&](const Query& q) {
-        const float log_sum = log_sum_exp(x + q.at, p.classes, q.room, 1.0F);
-        log_sums.data[q.row] = log_sum;
-        loss += static_cast<double>(q.weight * (log_sum - to_float(x[q.at + q.wanted])));
-        weight += static_cast<double>(q.weight);
+  weigh(p, weights);
+  std::vector<double> losses(static_cast<std::size_t>(p.tasks()));
+  const int sharing = worth(logits.size(), kLogits, threads);
+  if (slopes) {
+    const float* const x = logits.items<const float>().data;
+    float* const to = room_for_slopes(kWhere, *slopes, logits);
+    const auto softmax = SoftmaxAndLogSumEntries::best();
+    parallel(p.tasks(), sharing, [&](std::int64_t task) {
+      const std::int64_t stage = block_of(task, p.images, p.queries).stage;
+      const float unit = 1.0F / weights.data[stage * weights.stride[0]];
+      losses[static_cast<std::size_t>(task)] = sum_block(p, x, log_sums, task, [&](const Query& q) {
+        float* const row = to + q.row * p.classes;
+        const float log_sum = softmax(x + q.at, p.classes, unit * q.weight, row);
+        row[q.wanted] -= unit * q.weight;
+        return log_sum;
       });
-      losses[static_cast<std::size_t>(task)] = loss;
-      weighed[static_cast<std::size_t>(task)] = weight;
     });
-  });
+  } else {
+    dispatch_float(logits.dtype, [&](auto type) {
+      using Item = typename decltype(type)::type;
+      const auto* const x = logits.template items<const Item>().data;
+      const auto log_sum_exp = LogSumExpEntries<Item>::best();
+      parallel(p.tasks(), sharing, [&](std::int64_t task) {
+        losses[static_cast<std::size_t>(task)] = sum_block(
+            p, x, log_sums, task,
+            [&](const Query& q) { return log_sum_exp(x + q.at, p.classes, q.room, 1.0F); });
+      });
+    });
+  }
   sum_stages(losses, 1.0F, means);
-  sum_stages(weighed, 1.0F, weights);
   for (std::int64_t stage = 0; stage < p.stages; ++stage) {
-    float& weight = weights.data[stage * weights.stride[0]];
-    weight = std::max(weight, kTinyWeight);
-    means.data[stage * means.stride[0]] /= weight;
+    means.data[stage * means.stride[0]] /= weights.data[stage * weights.stride[0]];
   }
 }
 
@@ -138,6 +178,7 @@ void cross_entropy_backward(const TensorView<const float, 1>& grad, const AnyVie
     using Item = typename decltype(type)::type;
     const auto* const x = logits.template items<const Item>().data;
     Item* const to = grad_logits.template items<Item>().data;
+    prefer_large_pages(to, logits.size() * static_cast<std::int64_t>(sizeof(Item)));
     const auto scaled_softmax = ScaledSoftmaxEntries<Item>::best();
     parallel(p.tasks(), worth(logits.size(), kLogits, threads), [&](std::int64_t task) {
       const std::int64_t stage = block_of(task, p.images, p.queries).stage;

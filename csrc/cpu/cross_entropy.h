@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "core/tensor_view.h"
 
@@ -15,11 +16,14 @@ namespace detrx::cpu {
 //   means    (L,) written
 //   log_sums (L, B, Q) contiguous, written: what the way back needs of each query
 //   weights  (L,) contiguous, written: the sum of the weights of each stage
+//   slopes   (L, B, Q, C + 1) float32 as logits must then be, contiguous; written where it is
+//            there: the gradient of means
 //   threads  >= 1, share the queries; they change no bit of the answer
 void cross_entropy(const AnyView<4>& logits, const TensorView<const std::int64_t, 2>& labels,
                    const TensorView<const std::int32_t, 3>& owners, float no_object,
                    const TensorView<float, 1>& means, const TensorView<float, 3>& log_sums,
-                   const TensorView<float, 1>& weights, int threads);
+                   const TensorView<float, 1>& weights, const std::optional<AnyView<4>>& slopes,
+                   int threads);
 
 // The gradient of the above, given that of means, and log_sums and weights from above.
 //   grad_logits (L, B, Q, C + 1) contiguous, of the type of logits, written

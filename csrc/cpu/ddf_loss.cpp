@@ -6,6 +6,7 @@
 #include "core/ddf.h"
 #include "cpu/owners.h"
 #include "cpu/parallel.h"
+#include "cpu/slopes.h"
 #include "cpu/softmax.h"
 
 namespace detrx::cpu {
@@ -233,6 +234,7 @@ void ddf_loss_backward(const TensorView<const float, 1>& grad, const AnyView<5>&
     using Item = typename decltype(type)::type;
     const auto* const all = edges.template items<const Item>().data;
     Item* const to = grad_edges.template items<Item>().data;
+    prefer_large_pages(to, edges.size() * static_cast<std::int64_t>(sizeof(Item)));
     const auto slope = DivergenceSlopeEntries<Item>::best();
     parallel(p.tasks(), p.useful, [&](std::int64_t task) {
       visit(p, task, [&](const Edge& edge) {

@@ -7,6 +7,7 @@
 #include "core/fgl.h"
 #include "cpu/owners.h"
 #include "cpu/parallel.h"
+#include "cpu/slopes.h"
 #include "cpu/softmax.h"
 
 namespace detrx::cpu {
@@ -143,6 +144,7 @@ void fgl_loss_backward(const TensorView<const float, 1>& grad, const AnyView<5>&
     using Item = typename decltype(type)::type;
     const auto* const all = edges.template items<const Item>().data;
     Item* const to = grad_edges.template items<Item>().data;
+    prefer_large_pages(to, edges.size() * static_cast<std::int64_t>(sizeof(Item)));
     const auto log_sum_exp = LogSumExpEntries<Item>::best();
     const auto scaled_softmax = ScaledSoftmaxEntries<Item>::best();
     const int useful = worth(p.stages * p.images * p.queries, kWorth, threads);

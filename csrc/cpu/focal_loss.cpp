@@ -6,6 +6,7 @@
 #include "core/vector_math.h"
 #include "cpu/owners.h"
 #include "cpu/parallel.h"
+#include "cpu/slopes.h"
 
 namespace detrx::cpu {
 namespace {
@@ -39,11 +40,12 @@ DETRX_INLINE void open_negative(const FocalTerms& t, const typename Lanes::Float
 // What stands past the end of the logits: its loss is nothing.
 constexpr float kPadding = -1e30F;
 
-// Sums the loss of cells that are no target's.
-template <typename Item, bool Square>
-struct SumNegatives {
+// Of cells that are no target's: sums their loss, or writes scale times their slope, or both.
+template <typename Item, bool Square, bool Sums, bool Slopes>
+struct Negatives {
   template <typename Lanes>
-  static DETRX_INLINE double run(const Item* x, std::int64_t count, const FocalTerms& t) {
+  static DETRX_INLINE double run(const Item* x, std::int64_t count, const FocalTerms& t,
+                                 float scale, Item* to) {
     using Floats = typename Lanes::Floats;
     constexpr std::int64_t kCount = Lanes::kCount;
     double total = 0.0;
@@ -53,61 +55,37 @@ struct SumNegatives {
       const std::int64_t end = std::min(count, i + kVectors * kCount);
       for (; i < end; i += kCount) {
         Floats at, p, softplus, weight;
-        if (i + kCount <= count) {
+        const bool whole = i + kCount <= count;
+        if (whole) {
           load_floats<Lanes>(x + i, at);
         } else {
           load_some<Lanes>(x + i, count - i, kPadding, at);
         }
         open_negative<Lanes, Square>(t, at, p, softplus, weight);
-        sum += weight * softplus;
+        if constexpr (Sums) sum += weight * softplus;
+        if constexpr (Slopes) {
+          const Floats slope = (scale * weight) * (p + t.through * ((1.0F - p) * softplus));
+          if (whole) {
+            store_floats<Lanes>(slope, to + i);
+          } else {
+            store_some<Lanes>(slope, count - i, to + i);
+          }
+        }
       }
-      total += static_cast<double>(sum_lanes<Lanes>(sum));
+      if constexpr (Sums) total += static_cast<double>(sum_lanes<Lanes>(sum));
     }
     return total;
   }
 };
 
-// Writes scale times the slope of cells that are no target's.
-template <typename Item, bool Square>
-struct SlopesOfNegatives {
-  template <typename Lanes>
-  static DETRX_INLINE void run(const Item* x, std::int64_t count, const FocalTerms& t, float scale,
-                               Item* to) {
-    using Floats = typename Lanes::Floats;
-    constexpr std::int64_t kCount = Lanes::kCount;
-    for (std::int64_t i = 0; i < count; i += kCount) {
-      Floats at, p, softplus, weight;
-      const bool whole = i + kCount <= count;
-      if (whole) {
-        load_floats<Lanes>(x + i, at);
-      } else {
-        load_some<Lanes>(x + i, count - i, kPadding, at);
-      }
-      open_negative<Lanes, Square>(t, at, p, softplus, weight);
-      const Floats slope = (scale * weight) * (p + t.through * ((1.0F - p) * softplus));
-      if (whole) {
-        store_floats<Lanes>(slope, to + i);
-      } else {
-        store_some<Lanes>(slope, count - i, to + i);
-      }
-    }
-  }
-};
+template <typename Item, bool Square, bool Sums, bool Slopes>
+using NegativesEntries = Entries<Negatives<Item, Square, Sums, Slopes>, double, const Item*,
+                                 std::int64_t, const FocalTerms&, float, Item*>;
 
-template <typename Item, bool Square>
-using SumEntries =
-    Entries<SumNegatives<Item, Square>, double, const Item*, std::int64_t, const FocalTerms&>;
-template <typename Item, bool Square>
-using SlopeEntries = Entries<SlopesOfNegatives<Item, Square>, void, const Item*, std::int64_t,
-                             const FocalTerms&, float, Item*>;
-
-template <typename Item>
-auto summing(float gamma) {
-  return gamma == 2.0F ? SumEntries<Item, true>::best() : SumEntries<Item, false>::best();
-}
-template <typename Item>
-auto sloping(float gamma) {
-  return gamma == 2.0F ? SlopeEntries<Item, true>::best() : SlopeEntries<Item, false>::best();
+template <typename Item, bool Sums, bool Slopes>
+auto negatives_of(float gamma) {
+  return gamma == 2.0F ? NegativesEntries<Item, true, Sums, Slopes>::best()
+                       : NegativesEntries<Item, false, Sums, Slopes>::best();
 }
 
 struct Problem {
@@ -139,6 +117,11 @@ struct Problem {
   }
 
   std::int64_t tasks() const noexcept { return stages * images * blocks; }
+
+  // Where the logits of a task's queries begin, were they contiguous.
+  std::int64_t first_logit(std::int64_t task) const noexcept {
+    return (task / blocks * queries + task % blocks * kQueries) * classes;
+  }
 
   std::int64_t label(std::int64_t image, std::int64_t target) const {
     const std::int64_t label = labels[image * targets + target];
@@ -188,32 +171,70 @@ void visit(const Problem& p, const TensorView<const Item, 4>& logits, std::int64
   }
 }
 
+// Calls work(task) for all tasks and sums up what it answers.
+template <typename Work>
+void sum_tasks(const Problem& p, const AnyView<4>& logits, float normaliser,
+               const TensorView<float, 1>& sums, int threads, const Work& work) {
+  std::vector<double> parts(static_cast<std::size_t>(p.tasks()));
+  parallel(p.tasks(), worth(logits.size(), kLogits, threads),
+           [&](std::int64_t task) { parts[static_cast<std::size_t>(task)] = work(task); });
+  sum_stages(parts, normaliser, sums);
+}
+
+void sum_alone(const Problem& p, const AnyView<4>& logits, float normaliser,
+               const TensorView<float, 1>& sums, int threads) {
+  dispatch_float(logits.dtype, [&](auto type) {
+    using Item = typename decltype(type)::type;
+    const auto items = logits.template items<const Item>();
+    const auto sum = negatives_of<Item, true, false>(p.terms.gamma);
+    sum_tasks(p, logits, normaliser, sums, threads, [&](std::int64_t task) {
+      double total = 0.0;
+      visit(
+          p, items, task,
+          [&](const Item* x, std::int64_t count, std::int64_t) {
+            total += sum(x, count, p.terms, 0.0F, nullptr);
+          },
+          [&](Item x, float score, std::int64_t) {
+            total += static_cast<double>(focal_positive(p.terms, to_float(x), score).loss);
+          });
+      return total;
+    });
+  });
+}
+
+void sum_with_slopes(const Problem& p, const AnyView<4>& logits, float normaliser,
+                     const TensorView<float, 1>& sums, float* slopes, int threads) {
+  const auto items = logits.items<const float>();
+  const auto both = negatives_of<float, true, true>(p.terms.gamma);
+  const float scale = 1.0F / normaliser;
+  sum_tasks(p, logits, normaliser, sums, threads, [&](std::int64_t task) {
+    double total = 0.0;
+    float* const to = slopes + p.first_logit(task);
+    visit(
+        p, items, task,
+        [&](const float* x, std::int64_t count, std::int64_t where) {
+          total += both(x, count, p.terms, scale, to + where);
+        },
+        [&](float x, float score, std::int64_t where) {
+          const Term term = focal_positive(p.terms, x, score);
+          total += static_cast<double>(term.loss);
+          to[where] = scale * term.slope;
+        });
+    return total;
+  });
+}
+
 }  // namespace
 
 void focal_loss(const AnyView<4>& logits, const TensorView<const std::int64_t, 2>& labels,
                 const TensorView<const std::int32_t, 3>& owners,
                 const std::optional<TensorView<const float, 3>>& quality, FocalKind kind,
                 float alpha, float gamma, float normaliser, const TensorView<float, 1>& sums,
-                int threads) {
+                const std::optional<AnyView<4>>& slopes, int threads) {
   const Problem p(logits, labels, owners, quality, focal_terms(kind, alpha, gamma), threads);
   require_shape(kWhere, "sums", sums, {p.stages});
-  std::vector<double> parts(static_cast<std::size_t>(p.tasks()));
-  dispatch_float(logits.dtype, [&](auto type) {
-    using Item = typename decltype(type)::type;
-    const auto items = logits.template items<const Item>();
-    const auto sum = summing<Item>(gamma);
-    parallel(p.tasks(), worth(logits.size(), kLogits, threads), [&](std::int64_t task) {
-      double total = 0.0;
-      visit(
-          p, items, task,
-          [&](const Item* x, std::int64_t count, std::int64_t) { total += sum(x, count, p.terms); },
-          [&](Item x, float score, std::int64_t) {
-            total += static_cast<double>(focal_positive(p.terms, to_float(x), score).loss);
-          });
-      parts[static_cast<std::size_t>(task)] = total;
-    });
-  });
-  sum_stages(parts, normaliser, sums);
+  if (!slopes) return sum_alone(p, logits, normaliser, sums, threads);
+  sum_with_slopes(p, logits, normaliser, sums, room_for_slopes(kWhere, *slopes, logits), threads);
 }
 
 void focal_loss_backward(const TensorView<const float, 1>& grad, const AnyView<4>& logits,
@@ -229,10 +250,11 @@ void focal_loss_backward(const TensorView<const float, 1>& grad, const AnyView<4
     using Item = typename decltype(type)::type;
     const auto items = logits.template items<const Item>();
     Item* const all = grad_logits.template items<Item>().data;
-    const auto slopes = sloping<Item>(gamma);
+    prefer_large_pages(all, logits.size() * static_cast<std::int64_t>(sizeof(Item)));
+    const auto slopes = negatives_of<Item, false, true>(gamma);
     parallel(p.tasks(), worth(logits.size(), kLogits, threads), [&](std::int64_t task) {
-      const std::int64_t row = task / p.blocks, stage = row / p.images;
-      Item* const to = all + (row * p.queries + task % p.blocks * kQueries) * p.classes;
+      const std::int64_t stage = task / p.blocks / p.images;
+      Item* const to = all + p.first_logit(task);
       const float scale = grad.data[stage * grad.stride[0]] / normaliser;
       visit(
           p, items, task,

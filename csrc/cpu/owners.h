@@ -6,7 +6,12 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/inline.h"
 #include "core/tensor_view.h"
+
+#if DETRX_X86
+#include <emmintrin.h>
+#endif
 
 namespace detrx::cpu {
 
@@ -44,10 +49,8 @@ class Owners {
                   std::int64_t (&queries)[kListed]) noexcept {
     int count = 0;
     for (; from + kStep <= end; from += kStep) {
-      if (nobody(row + from)) continue;
-      for (std::int64_t q = from; q < from + kStep; ++q) {  // who owns is hard to foretell
-        queries[count] = q;
-        count += row[q] >= 0;
+      for (unsigned left = owning(row + from); left != 0; left &= left - 1) {
+        queries[count++] = from + __builtin_ctz(left);
       }
     }
     for (; from < end; ++from) {
@@ -64,14 +67,26 @@ class Owners {
   }
 
  private:
-  static constexpr std::int64_t kStep = 8;
+  static constexpr std::int64_t kStep = 16;
 
-  // Most queries own nothing. A negative number is one whose highest bit is set.
-  static bool nobody(const std::int32_t* row) noexcept {
-    std::int32_t all = -1;
-    for (std::int64_t i = 0; i < kStep; ++i) all &= row[i];
-    return all < 0;
+  // A bit for each of kStep queries that owns a target. A negative number is one whose highest bit
+  // is set, and narrowing keeps that.
+  static unsigned owning(const std::int32_t* row) noexcept {
+#if DETRX_X86
+    const auto four = [&](int i) {
+      return _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + 4 * i));
+    };
+    const __m128i low = _mm_packs_epi32(four(0), four(1)), high = _mm_packs_epi32(four(2), four(3));
+    return 0xffffU & ~static_cast<unsigned>(_mm_movemask_epi8(_mm_packs_epi16(low, high)));
+#else
+    unsigned bits = 0;
+    for (unsigned i = 0; i < kStep; ++i) bits |= (row[i] >= 0 ? 1U : 0U) << i;
+    return bits;
+#endif
   }
+
+  // Most queries own nothing.
+  static bool nobody(const std::int32_t* row) noexcept { return owning(row) == 0; }
 
   TensorView<const std::int32_t, 3> view_;
   const char* where_;

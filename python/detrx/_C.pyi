@@ -122,6 +122,7 @@ def cross_entropy(
     means: NDArray[np.float32],
     log_sums: NDArray[np.float32],
     weights: NDArray[np.float32],
+    slopes: Any,
     threads: int,
 ) -> None: ...
 def cross_entropy_backward(
@@ -193,6 +194,7 @@ def focal_loss(
     gamma: float,
     normaliser: float,
     sums: NDArray[np.float32],
+    slopes: Any,
     threads: int,
 ) -> None: ...
 def focal_loss_backward(
@@ -238,6 +240,7 @@ def match_cost(
     cost: NDArray[np.float32],
 ) -> None: ...
 def owners(match: NDArray[np.int32], owners: NDArray[np.int32]) -> None: ...
+def scale_slopes(grad: NDArray[np.float32], slopes: NDArray[np.float32], threads: int) -> None: ...
 
 class cuda:
     """A submodule that is there where "cuda" is in BUILT_WITH.

@@ -76,9 +76,16 @@ def test_sigmoid_classes(shape, classes, kind, gamma, dtype):
     sums = np.empty(stages, np.float32)
     grad, whole = guarded(logits.shape, dtype)
     rest = (labels, owner, quality, getattr(module.FocalKind, kind), 0.25, gamma, 2.0)
-    module.focal_loss(logits, *rest, sums, 2)
+    module.focal_loss(logits, *rest, sums, None, 2)
     module.focal_loss_backward(np.ones(stages, np.float32), logits, *rest, grad, 2)
     whole()
+    if dtype == "float32":
+        again, slopes, slopes_whole = np.empty_like(sums), *guarded(logits.shape, dtype)
+        module.focal_loss(logits, *rest, again, slopes, 2)
+        np.testing.assert_allclose(again, sums, rtol=1e-6)
+        module.scale_slopes(np.full(stages, 3, np.float32), slopes, 2)
+        slopes_whole()
+        np.testing.assert_allclose(slopes, 3 * grad, rtol=1e-6)
     x = logits.astype(np.float64)
     p, softplus = 1 / (1 + np.exp(-x)), np.logaddexp(0, x)
     hot = labels[np.arange(images)[:, None], owner][..., None] == np.arange(classes)
@@ -103,10 +110,16 @@ def test_softmax_classes(shape, classes, dtype):
     means, weights = np.empty(stages, np.float32), np.empty(stages, np.float32)
     log_sums, sums_whole = guarded(shape, np.float32)
     grad, whole = guarded(logits.shape, dtype)
-    module.cross_entropy(logits, labels, owner, 0.1, means, log_sums, weights, 2)
+    module.cross_entropy(logits, labels, owner, 0.1, means, log_sums, weights, None, 2)
     ones = np.ones(stages, np.float32)
     module.cross_entropy_backward(ones, logits, labels, owner, 0.1, log_sums, weights, grad, 2)
     sums_whole(), whole()
+    if dtype == "float32":
+        again, slopes, slopes_whole = np.empty_like(means), *guarded(logits.shape, dtype)
+        module.cross_entropy(logits, labels, owner, 0.1, again, log_sums, weights, slopes, 2)
+        sums_whole(), slopes_whole()
+        np.testing.assert_allclose(again, means, rtol=1e-6)
+        np.testing.assert_allclose(slopes, grad, rtol=1e-5, atol=1e-7)
     logs = logits.astype(np.float64) - np.logaddexp.reduce(logits.astype(np.float64), -1, keepdims=True)
     wanted = np.where(owner >= 0, labels[np.arange(images)[:, None], owner], classes)
     loss = -np.take_along_axis(logs, wanted[..., None], -1)[..., 0]
@@ -198,10 +211,10 @@ def test_strides_may_be_anything():
     answers = []
     for layout in (turned, np.ascontiguousarray(turned), turned[:, ::-1, ::-1][:, ::-1, ::-1]):
         sums = np.empty(2, np.float32)
-        module.focal_loss(layout, labels, owner, None, module.FocalKind.focal, 0.25, 2.0, 1.0, sums, 1)
+        module.focal_loss(layout, labels, owner, None, module.FocalKind.focal, 0.25, 2.0, 1.0, sums, None, 1)
         log_sums, weights = np.empty((2, 3, 40), np.float32), np.empty(2, np.float32)
         means = np.empty(2, np.float32)
-        module.cross_entropy(layout, labels, owner, 0.1, means, log_sums, weights, 1)
+        module.cross_entropy(layout, labels, owner, 0.1, means, log_sums, weights, None, 1)
         answers.append((sums, means, log_sums))
     for answer in answers[1:]:
         # Rows that lie apart are added up in another order.
@@ -231,13 +244,19 @@ def test_what_does_not_fit_is_refused():
     kind, labels = module.FocalKind.mal, np.zeros((3, 4), np.int64)
     with pytest.raises(module.ArgumentError, match="varifocal and mal must have quality"):
         module.focal_loss(
-            np.zeros((*shape, 3), np.float32), labels, owner, None, kind, 1.0, 2.0, 1.0, sums, 1
+            np.zeros((*shape, 3), np.float32), labels, owner, None, kind, 1.0, 2.0, 1.0, sums, None, 1
         )
+    low, room = np.zeros((*shape, 3), np.float16), np.zeros((*shape, 3), np.float32)
+    with pytest.raises(module.ArgumentError, match="logits must be float32 where slopes"):
+        module.focal_loss(low, labels, owner, iou, kind, 1.0, 2.0, 1.0, sums, room, 1)
+    turned = room.transpose(0, 1, 3, 2).copy().transpose(0, 1, 3, 2)
+    with pytest.raises(module.ArgumentError, match="slopes must be contiguous"):
+        module.focal_loss(room, labels, owner, iou, kind, 1.0, 2.0, 1.0, sums, turned, 1)
     apart = np.zeros((*shape, 6), np.float32)[..., ::2]
     with pytest.raises(module.ArgumentError, match="classes of logits must be adjacent"):
-        module.focal_loss(apart, labels, owner, iou, kind, 1.0, 2.0, 1.0, sums, 1)
+        module.focal_loss(apart, labels, owner, iou, kind, 1.0, 2.0, 1.0, sums, None, 1)
     with pytest.raises(module.ArgumentError, match="items must be float32, float16 or bfloat16, got float64"):
-        module.focal_loss(np.zeros((*shape, 3)), labels, owner, iou, kind, 1.0, 2.0, 1.0, sums, 1)
+        module.focal_loss(np.zeros((*shape, 3)), labels, owner, iou, kind, 1.0, 2.0, 1.0, sums, None, 1)
 
 
 def test_a_wild_index_is_refused_on_every_thread():
@@ -250,7 +269,7 @@ def test_a_wild_index_is_refused_on_every_thread():
         wild[1, 5, place] = 2**31 - 1
         for threads in (1, 3):
             with pytest.raises(module.ArgumentError, match=r"owners must be below 4, .*got 2147483647"):
-                module.focal_loss(logits, labels, wild, None, focal, 0.25, 2.0, 1.0, sums, threads)
+                module.focal_loss(logits, labels, wild, None, focal, 0.25, 2.0, 1.0, sums, None, threads)
     labels[:] = 7
     with pytest.raises(module.ArgumentError, match=r"labels must be in \[0, 7\), got 7"):
-        module.focal_loss(logits, labels, owner, None, focal, 0.25, 2.0, 1.0, sums, 3)
+        module.focal_loss(logits, labels, owner, None, focal, 0.25, 2.0, 1.0, sums, None, 3)

@@ -158,6 +158,28 @@ def test_hundreds_of_small_problems():
         check(match(logits, boxes, targets), logits, boxes, targets, FOCAL)
 
 
+@pytest.mark.parametrize("class_", [0.3, 1.0, 20.0])
+def test_hundreds_of_problems_whose_softmax_is_taken_where_it_matters(class_):
+    weights = dataclasses.replace(SOFTMAX, class_=class_)
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        counts = rng.integers(0, 16, 5).tolist()
+        logits, boxes, targets = scene(
+            counts, queries=int(rng.integers(32, 90)), classes=int(rng.integers(16, 40)), seed=seed
+        )
+        if seed % 2:  # ties
+            boxes, logits = (boxes * 8).round() / 8 + 0.05, logits.round()
+        check(match(logits, boxes, targets, weights=weights), logits, boxes, targets, weights)
+
+
+def test_a_sick_logit_far_from_all_targets_is_counted():
+    logits, boxes, targets = scene([3, 5], queries=50, classes=30)
+    boxes[..., 4, :2] = 50.0
+    logits[1, 0, 4, 29] = float("nan")
+    logits[0, 1, 4, 7] = float("inf")
+    assert match_counting(logits, boxes, targets, weights=SOFTMAX)[1].tolist() == [0, 5, 3, 0]
+
+
 def test_equal_targets_get_queries_of_their_own():
     logits, boxes, targets = scene([6, 6])
     truths = targets.boxes[:, :1].expand(-1, 6, -1)

@@ -12,8 +12,9 @@ from detrx.ops.native_body import adjacent, by_stage, has_native, room
 def cross_entropy(logits: Tensor, labels: Tensor, owners: Tensor, *, no_object: float = 0.1) -> Tensor:
     """Take the weighted mean of the softmax class loss over all queries of each of L stages.
 
-    Only logits take a gradient, once. For it, one number a query is kept beside the arguments. The means come out the
-    same, bit for bit, whatever the number of threads.
+    Only logits take a gradient, once. For it, one number a query is kept beside the arguments, and on the CPU the
+    slopes of float32 logits, as in focal_loss. The means come out the same, bit for bit, whatever the number of
+    threads.
 
     Args:
         logits: (L, B, Q, C + 1), the last class for "no object".
@@ -45,4 +46,5 @@ _op = LossOperator(
     room=lambda logits, *_: room(logits, 1, 3, 1),
     outputs=3,
     keeps=True,
+    slopes=True,
 )

@@ -25,8 +25,9 @@ def focal_loss(
 ) -> Tensor:
     """Sum a sigmoid class loss over all queries and classes of each of L stages.
 
-    Only logits take a gradient, once. Nothing but the arguments is kept for it: the way back reads the logits again.
-    The sums come out the same, bit for bit, whatever the number of threads.
+    Only logits take a gradient, once. On the CPU the slopes of float32 logits are written on the way forward, and the
+    first way back scales them where they lie; any other way back reads the logits again, and nothing but the arguments
+    is kept for it. The sums come out the same, bit for bit, whatever the number of threads.
 
     Args:
         logits: (L, B, Q, C).
@@ -93,4 +94,5 @@ _op = LossOperator(
     "str kind, float alpha, float gamma",
     arguments=_arguments,
     room=lambda logits, *_: room(logits, 1),
+    slopes=True,
 )

@@ -31,6 +31,7 @@ class LossOperator:
         outputs: int = 1,
         sums: int = 1,
         keeps: bool = False,
+        slopes: bool = False,
     ) -> None:
         """Define both operators.
 
@@ -42,8 +43,10 @@ class LossOperator:
             outputs: how many there are.
             sums: how many of these, the first, pass a gradient on; (L,) each.
             keeps: whether the way back reads the others.
+            slopes: whether the body of the CPU takes room for the gradient of its one sum, or None, as its last
+                argument but the threads.
         """
-        self.name, self._arguments, self._room = name, arguments, room
+        self.name, self._arguments, self._room, self._slopes = name, arguments, room, slopes
         self._sums, self._tensors = sums, inputs.count("Tensor")
         self._kept = range(sums, outputs) if keeps else range(0)
         named = inputs.split(", ")
@@ -59,13 +62,26 @@ class LossOperator:
 
     def __call__(self, *inputs: Any) -> Any:
         """The outputs for the inputs: one tensor, or a tuple."""
-        return self._direct(*inputs) if is_plain(inputs[0]) else self.custom(*inputs)
+        if not is_plain(inputs[0]):
+            return self.custom(*inputs)
+        if inputs[0].requires_grad and torch.is_grad_enabled():
+            return self._direct(*inputs)
+        return self.forward(*inputs)
 
-    def forward(self, *inputs: Any) -> Any:
-        """The native body, without gradient."""
+    def forward(self, *inputs: Any, slopes: Tensor | None = None) -> Any:
+        """The native body, without gradient; it may write the slopes by the way, see room_for_slopes."""
         room = self._room(*inputs)
-        _call(self.name, inputs[0], *self._arguments(*inputs), *room, sums=True)
+        last = (slopes,) if self._slopes and not cuda_bodies.serves(inputs[0]) else ()
+        _call(self.name, inputs[0], *self._arguments(*inputs), *room, *last, sums=True)
         return _alone(room)
+
+    def room_for_slopes(self, first: Tensor) -> Tensor | None:
+        """Where the body may write slopes, None where it cannot.
+
+        Slopes that are rounded before they are scaled would lose what a loss in half precision is scaled up for.
+        """
+        fits = self._slopes and first.dtype == torch.float32 and not cuda_bodies.serves(first)
+        return _like(first) if fits else None
 
     def backward(self, *given: Any) -> Tensor:
         """The native body on the way back: of the sums' gradients, tensors, outputs that are kept, and settings."""
@@ -103,16 +119,26 @@ def _direct(operator: LossOperator) -> Callable[..., Any]:
     class Direct(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> Any:
-            output = operator.forward(*inputs)
+            ctx.slopes = operator.room_for_slopes(inputs[0])
+            output = operator.forward(*inputs, slopes=ctx.slopes)
             operator._save(ctx, inputs, output)
             return output
 
         @staticmethod
-        @once_differentiable
         def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-            to = operator.backward(*operator._saved(ctx, grads))
-            return (to, *(None,) * (operator._tensors - 1 + len(ctx.settings)))
+            # The decorated one costs some microseconds more, and is for who differentiates twice.
+            return (twice if torch.is_grad_enabled() else once)(ctx, *grads)
 
+    def once(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        saved, to = operator._saved(ctx, grads), ctx.slopes
+        if to is None:
+            to = operator.backward(*saved)
+        else:
+            ctx.slopes = None  # they are given away: who comes back another time has the slopes computed
+            native.load().scale_slopes(cross(saved[0]), cross(to), torch.get_num_threads())
+        return (to, *(None,) * (operator._tensors - 1 + len(ctx.settings)))
+
+    twice = once_differentiable(once)
     apply: Callable[..., Any] = Direct.apply
     return apply
 
