@@ -45,7 +45,7 @@ def test_box_loss(benchmark, images, queries, targets):
 
     torch.testing.assert_close(ours(), torchvision(), rtol=1e-3, atol=1e-4 / count)
     title = f"box_loss B={images} Q={queries} {targets}, {sum(p.counts)} pairs a layer"
-    interleave({"detrx": ours, "torchvision": torchvision}, rounds=15, title=title)
+    interleave({"detrx": ours, "torchvision": torchvision}, rounds=15, title=title, into=benchmark.extra_info)
     few = 1 if sum(p.counts) > 1000 else 15  # seconds each
-    interleave({"detrx": ours, "first DETR's criterion": detr}, rounds=few, title=title)
+    interleave({"detrx": ours, "first DETR's criterion": detr}, rounds=few, title=title, into=benchmark.extra_info)
     benchmark(ours)

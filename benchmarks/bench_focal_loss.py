@@ -41,7 +41,7 @@ def test_focal_loss(benchmark, images, queries, targets):
 
     torch.testing.assert_close(ours(), torchvision(), rtol=1e-3, atol=1e-8)
     title = f"focal_loss B={images} Q={queries} C={CLASSES} {targets}"
-    interleave({"detrx": ours, "torchvision": torchvision}, rounds=9, title=title)
+    interleave({"detrx": ours, "torchvision": torchvision}, rounds=9, title=title, into=benchmark.extra_info)
     benchmark(ours)
 
 
@@ -79,5 +79,5 @@ def test_cross_entropy(benchmark, images, queries, targets):
 
     torch.testing.assert_close(ours(), eager(), rtol=1e-3, atol=1e-9)
     title = f"cross_entropy B={images} Q={queries} C={CLASSES} + 1 {targets}"
-    interleave({"detrx": ours, "torch": eager}, rounds=9, title=title)
+    interleave({"detrx": ours, "torch": eager}, rounds=9, title=title, into=benchmark.extra_info)
     benchmark(ours)

@@ -14,7 +14,7 @@ def interleave(
     """Run the contenders in turns and print medians and minima in ms; the first against the second is the ratio.
 
     The time on the processor is printed beside the time on the wall: on a busy machine it is the fairer one.
-    Medians and minima are also written ``into`` a benchmark's extra_info, whose JSON so holds the peers as well.
+    Medians, minima and ratios are also written ``into`` a benchmark's extra_info, whose JSON so holds the peers as well.
 
     Returns:
         The ratio of the medians on the wall.
@@ -40,4 +40,6 @@ def interleave(
     if into is not None:
         into.setdefault("ms", {}).update({n: 1e3 * statistics.median(s) for n, s in seconds.items()})
         into.setdefault("min_ms", {}).update({n: 1e3 * min(s) for n, s in seconds.items()})
+        ratios = {"medians": middle, "minima": lowest, "processor": busy / peer_busy}
+        into.setdefault("ratios", {})[" / ".join(list(contenders)[:2])] = ratios
     return middle
