@@ -13,6 +13,9 @@ import pytest
 
 from detrx.live.frames import State
 from detrx.live.web import WebPage
+from detrx.live.zone_editor import ZoneEditor
+from detrx.live.zone_plan import ZonePlan, read_zones
+from detrx.live.zones import Zones
 from detrx.types import Detections, Frame
 
 cv2 = pytest.importorskip("cv2")
@@ -132,6 +135,120 @@ def test_zones_are_drawn_over_the_picture(browser: Any, camera: Camera) -> None:
     browser.wait(f"{drawn}.some(value => value > 0)")
 
 
+def mouse(browser: Any, *places: tuple[float, float], pull: bool = False) -> None:
+    """Click at shares of the picture, or pull from each to the next."""
+    place = "[b.left + v.left, b.top + v.top, v.width * v.scale, v.height * v.scale]"
+    view = f"(b => (v => {place})(viewOf(b.width, b.height)))"
+    box = browser.run(f"{view}(at('overlay').getBoundingClientRect())")
+    kinds = ["mousePressed", *["mouseMoved"] * (len(places) - 2), "mouseReleased"] if pull else []
+    for at, (x, y) in enumerate(places):
+        where = {"x": box[0] + x * box[2], "y": box[1] + y * box[3], "button": "left", "clickCount": 1}
+        for kind in kinds[at : at + 1] or ["mouseMoved", "mousePressed", "mouseReleased"]:
+            pressed = {"buttons": 1} if pull else {}
+            browser.emulate("Input.dispatchMouseEvent", type=kind, **where, **pressed)
+
+
+def press(browser: Any, key: str) -> None:
+    browser.run(
+        f"document.body.dispatchEvent(new KeyboardEvent('keydown', {{ key: '{key}', bubbles: true }}))"
+    )
+
+
+@pytest.fixture
+def desk(browser: Any, camera: Camera, tmp_path: Path) -> tuple[Zones, ZoneEditor]:
+    """Zones that may be drawn in the browser, into zones.json."""
+    assert camera.page is not None
+    zones = Zones(ZonePlan())
+    editor = ZoneEditor(zones, tmp_path / "zones.json")
+    assert browser.run("at('zonecard').hidden") is True
+    camera.page.draws(editor.drawn, edit=editor.edit)
+    browser.run("ask()")
+    browser.wait("at('zonecard').hidden === false && at('screen').classList.contains('editable')")
+    return zones, editor
+
+
+def test_zones_are_drawn_named_and_moved_by_hand(
+    browser: Any, desk: tuple[Zones, ZoneEditor], tmp_path: Path
+) -> None:
+    zones, file = desk[0], tmp_path / "zones.json"
+
+    # An area: three clicks and one on the first corner; a name for it.
+    browser.run("at('drawzone').click()")
+    mouse(browser, (0.1, 0.1), (0.6, 0.1), (0.6, 0.8))
+    assert browser.run("drawing.points.length") == 3
+    browser.screenshot(tmp_path / "drawing.png")
+    mouse(browser, (0.1, 0.1))
+    browser.wait("zones.zones.length === 1 && !saving")
+    corners = np.array(read_zones(file).zones[0].polygon)
+    np.testing.assert_allclose(corners, [[0.1, 0.1], [0.6, 0.1], [0.6, 0.8]], atol=0.01)
+    name = "document.querySelector('#zones input')"
+    browser.run(f"({name}.value = 'yard', {name}.dispatchEvent(new Event('change')))")
+    browser.wait("zones.zones[0].name === 'yard' && !saving")
+
+    # A line, pulled; a second area by its keys.
+    browser.run("at('drawline').click()")
+    mouse(browser, (0.8, 0.2), (0.8, 0.5), (0.8, 0.9), pull=True)
+    browser.wait("zones.lines.length === 1 && !saving")
+    browser.run("document.querySelector('#zones li:last-child button').click()")
+    browser.wait("!saving && zones.lines[0].start[1] > 0.8")
+    assert [(line.name, round(line.end[1], 1)) for line in read_zones(file).lines] == [("line 1", 0.2)]
+
+    # Counts arrive; a corner and a whole area are moved.
+    found = Detections(
+        np.array([[60, 10, 80, 30]], np.float32),
+        np.ones(1, np.float32),
+        np.zeros(1, int),
+        NAMES,
+        tracks=np.array([1]),
+    )
+    zones(Frame(np.zeros((120, 160, 3), np.uint8), 0, 0.0), found)
+    browser.wait("document.querySelector('#zones output').textContent === '1 in, 0 out'")
+    mouse(browser, (0.6, 0.8), (0.5, 0.85), (0.4, 0.9), pull=True)
+    browser.wait("!saving && zones.zones[0].polygon[2][1] > 0.85")
+    mouse(browser, (0.4, 0.3), (0.45, 0.3), (0.5, 0.3), pull=True)
+    browser.wait("!saving && zones.zones[0].polygon[0][0] > 0.15")
+    moved = np.array(read_zones(file).zones[0].polygon)
+    np.testing.assert_allclose(moved, [[0.2, 0.1], [0.7, 0.1], [0.5, 0.9]], atol=0.02)
+    browser.screenshot(tmp_path / "zones.png")
+    for width in (320, 1280):
+        browser.emulate(
+            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
+        )
+        assert browser.run("document.documentElement.scrollWidth") <= width
+        sides = "[...document.querySelectorAll('#zones button')].map(x => x.getBoundingClientRect().right)"
+        assert max(browser.run(sides)) < width
+    browser.emulate("Emulation.clearDeviceMetricsOverride")
+
+    assert browser.log() == []
+
+
+def test_zones_are_refused_shared_and_deleted(
+    browser: Any, desk: tuple[Zones, ZoneEditor], tmp_path: Path
+) -> None:
+    editor, file = desk[1], tmp_path / "zones.json"
+
+    # What crosses itself is refused and stays under the hand; Escape lets it go.
+    browser.run("at('drawzone').click()")
+    mouse(browser, (0.1, 0.3), (0.3, 0.6), (0.3, 0.3), (0.1, 0.6))
+    press(browser, "Enter")
+    browser.wait(f"{text('zonesay')}.includes('must not cross itself') && drawing !== null")
+    assert browser.run("zones.zones.length") == 0
+    press(browser, "Escape")
+    assert browser.run("drawing") is None
+
+    # Another's change arrives, and a change made from an old look is refused.
+    editor.edit({"revision": editor.drawn()["revision"], "plan": {"coordinates": "shares", "lines": [
+        {"name": "door", "start": [0.2, 0.2], "end": [0.2, 0.8]}]}})  # fmt: skip
+    browser.wait("zones.lines.length === 1 && zones.lines[0].name === 'door'")
+    browser.run("(zones.revision = 'old', document.querySelector('#zones li button:last-child').click())")
+    browser.wait(f"{text('zonesay')}.includes('somebody else')")
+    browser.wait("zones.lines.length === 1 && !saving")
+    browser.run("document.querySelector('#zones li button:last-child').click()")
+    browser.wait("shapes().length === 0 && !saving")
+    assert read_zones(file, empty=True) == ZonePlan()
+    assert [line for line in browser.log() if "40" not in line] == []
+
+
 def test_the_page_says_what_became_of_the_camera(browser: Any, camera: Camera) -> None:
     assert camera.page is not None
     camera._over.set()
@@ -157,8 +274,8 @@ def test_schemes_and_widths(browser: Any, camera: Camera, scheme: str) -> None:
             mobile=width < 400,
         )
         assert browser.run("document.documentElement.scrollWidth") <= width
-    small = "[...document.querySelectorAll('.buttons button, #classes label')].filter(x => x.offsetHeight < 30).length"
-    assert browser.run(small) == 0
+    controls = "[...document.querySelectorAll('.buttons button, #classes label')]"
+    assert browser.run(f"{controls}.filter(x => x.offsetParent && x.offsetHeight < 30).length") == 0
     tree = browser.emulate("Accessibility.getFullAXTree")["nodes"]
     controls = [
         node for node in tree if node.get("role", {}).get("value") in ("button", "slider", "checkbox")

@@ -32,7 +32,7 @@ def test_the_page_is_one_file_that_needs_no_other(fed: WebPage) -> None:
     assert not re.search(r"(src|href)=\"(?!data:)", text), "the page loads something"
     assert not re.search(r"\son\w+=\"| style=\"", text), "its own policy forbids inline handlers and styles"
     assert "default-src 'none'" in headers["content-security-policy"]
-    assert headers["content-security-policy"].count("sha256-") == 2
+    assert headers["content-security-policy"].count("sha256-") == 3
     assert "unsafe" not in headers["content-security-policy"]
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["x-frame-options"] == "DENY"

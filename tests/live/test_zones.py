@@ -1,4 +1,4 @@
-"""Zones and lines count each track once, whatever its box does on the border, and say what is wrong in a file."""
+"""Zones and lines count each track once, whatever its box does on the border, and while they are changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 
 from detrx.errors import ConfigError
 from detrx.live.job import DetectConfig, detect
-from detrx.live.zones import Line, Zone, ZonePlan, Zones, parse_zones, read_zones
+from detrx.live.zone_plan import Line, Zone, ZonePlan
+from detrx.live.zones import Zones
 from detrx.types import Detections, Frame
 
 pytest.importorskip("cv2")
@@ -89,41 +90,43 @@ def test_zones_are_painted_and_need_tracks() -> None:
         zones(Frame(IMAGE, 0, 0.0), none)
 
 
-def test_a_plan_survives_json(tmp_path: Path) -> None:
-    plan = ZonePlan((SQUARE,), (GATE,), anchor="centre")
-    (tmp_path / "zones.json").write_text(plan.to_json())
-    assert read_zones(tmp_path / "zones.json") == plan
+def test_zones_change_while_they_count() -> None:
+    """Names and places go on with their counts; a border that moves past somebody counts him, a line does not."""
+    stands = [(300.0, 100.0)] * 2
+    zones, _ = walk(ZonePlan((SQUARE,), (GATE,)), stands)
+    step = iter(range(100, 200))
+
+    def look() -> list[str]:
+        index = next(step)
+        boxes = np.array([[290, 60, 310, 100]], np.float32)
+        found = Detections(boxes, np.ones(1, np.float32), np.ones(1, int), ("a", "b"), tracks=np.array([1]))
+        zones(Frame(IMAGE, index, 0.2 + (index - 100) / 10), found)
+        return [event["event"] for event in zones.events]
+
+    zones.change(ZonePlan((Zone("garden", SQUARE.polygon),), (GATE,)))
+    assert zones.drawn()["counts"] == {"garden": {"in": 0, "out": 0}, "gate": {"in": 0, "out": 0}}
+    assert look() == []
+    assert zones.counts == {"garden": {"in": 1, "out": 0}, "gate": {"in": 0, "out": 0}}
+    left = tuple((x - 0.5, y) for x, y in SQUARE.polygon)
+    zones.change(ZonePlan((Zone("garden", left),), (Line("gate", (0.9, 0.0), (0.9, 1.0)),)))
+    assert look() == ["out"]
+    zones.change(ZonePlan((SQUARE, Zone("garden", left))))
+    assert look() == ["in"]
+    assert zones.drawn()["counts"] == {"yard": {"in": 1, "out": 0}, "garden": {"in": 1, "out": 1}}
+    zones.change(ZonePlan())
+    assert look() == []
+    assert zones.counts == {}
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"coordinates": "feet"}, "shares or pixels, got 'feet'"),
-        ({"anchor": "top"}, "bottom or centre"),
-        ({"zone": []}, "may have anchor, zones, lines"),
-        ({"zones": {}}, "zones must be a list"),
-        ({"zones": [], "lines": []}, "at least one"),
-        ({"zones": [{"name": "a", "polygon": [[0, 0], [1, 1], [0, 2]]}]}, r"zones\[0\].polygon\[2\] must be \[x, y\]"),
-        ({"zones": [{"name": "a", "polygon": [[0, 0], [0.5, 0.5], [1, 1]]}]}, "around an area"),
-        ({"zones": [{"name": " ", "polygon": [[0, 0], [1, 0], [1, 1]]}]}, r"zones\[0\].name must be a text"),
-        ({"lines": [{"name": "gate", "start": [0, 0], "end": [0, 0]}]}, "different points"),
-        ({"lines": [{"name": "gate", "start": [0, True], "end": [0, 0]}]}, r"lines\[0\].start"),
-        ({"lines": [{"name": "yard", "start": [0, 0], "end": [1, 0]}]}, "alone, got 'yard'"),
-    ],
-)  # fmt: skip
-def test_a_bad_file_is_told_where(change: dict[str, Any], says: str) -> None:
-    good = json.loads(ZonePlan((SQUARE,)).to_json())
-    with pytest.raises(ConfigError, match=says):
-        parse_zones(json.dumps({**good, **change}))
-
-
-def test_what_is_no_json_or_no_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is not JSON"):
-        parse_zones("{")
-    with pytest.raises(ConfigError, match="must be an object"):
-        parse_zones("[]")
-    with pytest.raises(ConfigError, match="cannot be read"):
-        read_zones(tmp_path / "none.json")
+def test_pixels_outside_of_the_picture_are_refused() -> None:
+    plan = ZonePlan((Zone("far", ((0, 0), (401, 0), (0, 200))),), pixels=True)
+    with pytest.raises(
+        ConfigError, match=r"'far' must lie within the picture of 400 x 200 pixels, got \[401, 0\]"
+    ):
+        walk(plan, [(100.0, 100.0)])
+    zones, _ = walk(ZonePlan(pixels=True), [(100.0, 100.0)])
+    with pytest.raises(ConfigError, match="far"):
+        zones.change(plan)
 
 
 def test_detect_counts_in_zones(tmp_path: Path) -> None:

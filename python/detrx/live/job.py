@@ -29,7 +29,9 @@ from detrx.live.smooth import SmoothConfig, Smoother
 from detrx.live.source import open_source
 from detrx.live.track import TrackConfig, Tracker, worth_showing
 from detrx.live.web import LEAST, PageConfig, WebPage
-from detrx.live.zones import Zones, read_zones
+from detrx.live.zone_editor import ZoneEditor
+from detrx.live.zone_plan import read_zones
+from detrx.live.zones import Zones
 from detrx.types import Detections, Frame, ModelInfo
 
 OnReady = Callable[[Detector], None]
@@ -88,7 +90,8 @@ class DetectConfig:
     smoother: SmoothConfig = field(default_factory=SmoothConfig)
     """Of --smooth."""
     zones: Optional[Path] = None
-    """A zones.json of areas and lines that count the objects in them and across them; tracks them too."""
+    """A zones.json of areas and lines that count the objects in them and across them; tracks them too. With --web they
+    are drawn on the page, and the file need not exist yet."""
     page: PageConfig = field(default_factory=PageConfig)
     """Of --web."""
 
@@ -133,7 +136,8 @@ class WatchConfig:
     smoother: SmoothConfig = field(default_factory=SmoothConfig)
     """Of --smooth."""
     zones: Optional[Path] = None
-    """A zones.json of areas and lines that count the objects in them and across them; tracks them too."""
+    """A zones.json of areas and lines that count the objects in them and across them; tracks them too. With --web they
+    are drawn on the page, and the file need not exist yet."""
     page: PageConfig = field(default_factory=PageConfig)
     """Of --web."""
 
@@ -228,8 +232,9 @@ def _loop(
     on_frame: Optional[OnFrame],
 ) -> LoopReport:
     """What both commands do once all is open."""
-    if page is not None and zones is not None:
-        page.draws(zones.drawn)
+    if page is not None and zones is not None and config.zones is not None:
+        editor = ZoneEditor(zones, config.zones)
+        page.draws(editor.drawn, edit=editor.edit)
     report = run(
         detector,
         source,
@@ -306,7 +311,9 @@ def _follows(config: Config) -> bool:
 
 
 def _zones(config: Config) -> Optional[Zones]:
-    return None if config.zones is None else Zones(read_zones(config.zones), lost=config.tracker.lost)
+    if config.zones is None:
+        return None
+    return Zones(read_zones(config.zones, empty=config.web is not None), lost=config.tracker.lost)
 
 
 def _with_counts(report: LoopReport, zones: Optional[Zones]) -> LoopReport:

@@ -23,7 +23,7 @@ from detrx.live.web_routes import ROUTES
 from detrx.live.web_server import Server, Site
 from detrx.types import Detections, Frame
 
-PAGE = Path(__file__).parents[1] / "assets" / "live.html"
+ASSETS = Path(__file__).parents[1] / "assets"
 DEFAULT = "127.0.0.1:8080"
 LEAST = 0.05
 """What the detector still answers while a page is open, so that its slider can go below the threshold."""
@@ -125,7 +125,10 @@ class WebPage:
             "colours": ["#{:02x}{:02x}{:02x}".format(*colour(label)) for label in range(len(names))],
         }
         hosts = frozenset({"localhost", "127.0.0.1", "[::1]", place.host} if token is None else ())
-        page = PAGE.read_text(encoding="utf-8")
+        page, editor = (
+            (ASSETS / name).read_text(encoding="utf-8") for name in ("live.html", "live_zones.js")
+        )
+        page = page.replace("</html>", f"<script>\n{editor}</script>\n</html>")
         self._now: Callable[[], Optional[float]] = lambda: None
         self._feed = Feed(
             Look(threshold),
@@ -157,9 +160,19 @@ class WebPage:
         """What became of the source; fits its ``on_state``."""
         self._feed.state(state.name, state.why)
 
-    def draws(self, zones: Callable[[], Dict[str, Any]]) -> None:
-        """Let the page draw what this answers, which is what detrx.live.zones reads, with the counts of each name."""
-        self._server.site.zones = zones
+    def draws(
+        self,
+        zones: Callable[[], Dict[str, Any]],
+        *,
+        edit: Optional[Callable[[object], Dict[str, Any]]] = None,
+    ) -> None:
+        """Let the page draw what this answers, which is what zones.json says, with the counts of each name.
+
+        Args:
+            zones: as ``Zones.drawn``, or ``ZoneEditor.drawn``.
+            edit: as ``ZoneEditor.edit``: who looks may then draw other zones.
+        """
+        self._server.site.zones, self._server.site.edit = zones, edit
 
     def take(self, frame: Frame, found: Detections, times: FrameTimes) -> None:
         """The newest frame with all that was found in it; fits ``on_frame`` of the loop."""

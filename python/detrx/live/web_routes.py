@@ -10,8 +10,10 @@ from typing import Dict, Optional
 from detrx.errors import ConfigError
 from detrx.live.web_feed import Look, Picture
 from detrx.live.web_server import Handler, Route
+from detrx.live.zone_editor import StaleZonesError
 
-BODY_BYTES = 4 * 1024
+SETTINGS_BYTES, ZONES_BYTES = 4 * 1024, 256 * 1024
+"""Of what a client may send."""
 BEAT = 4.0
 """Seconds after which a quiet stream shows that it lives."""
 EVENT_SECONDS = 0.5
@@ -82,25 +84,37 @@ def _event(name: str, content: object) -> bytes:
 
 def _change(handler: Handler) -> None:
     """POST /settings: JSON with threshold and classes; what is left out stays."""
-    kind = handler.headers.get("Content-Type", "").partition(";")[0].strip()
-    length = handler.headers.get("Content-Length", "")
-    if kind != "application/json":
-        # A form of another site could send anything else without asking first.
-        handler.send_error(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "settings are application/json")
-    elif not (length.isascii() and length.isdigit() and len(length) < 9):
-        handler.send_error(HTTPStatus.LENGTH_REQUIRED)
-    elif int(length) > BODY_BYTES:
-        handler.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+    body = handler.read_body(most=SETTINGS_BYTES)
+    if body is None:
+        return
+    try:
+        wanted = json.loads(body)
+        if not isinstance(wanted, dict) or set(wanted) - {"threshold", "classes"}:
+            raise ConfigError("[web] settings are an object with threshold and classes")
+        look = handler.feed.change_look(**{**_look(handler.feed.look), **wanted})
+    except (ValueError, RecursionError) as error:
+        _json(handler, {"error": str(error)}, HTTPStatus.BAD_REQUEST)
     else:
-        try:
-            wanted = json.loads(handler.rfile.read(int(length)))
-            if not isinstance(wanted, dict) or set(wanted) - {"threshold", "classes"}:
-                raise ConfigError("[web] settings are an object with threshold and classes")
-            look = handler.feed.change_look(**{**_look(handler.feed.look), **wanted})
-        except (ValueError, RecursionError) as error:
-            _json(handler, {"error": str(error)}, HTTPStatus.BAD_REQUEST)
-        else:
-            _json(handler, _look(look))
+        _json(handler, _look(look))
+
+
+def _change_zones(handler: Handler) -> None:
+    """POST /zones.json: JSON with all zones, and the revision that they were made from."""
+    edit = handler.server.site.edit
+    body = handler.read_body(most=ZONES_BYTES)
+    if body is None:
+        return
+    if edit is None:
+        handler.send_error(HTTPStatus.FORBIDDEN, "zones are drawn where detrx was started with --zones FILE")
+        return
+    try:
+        _json(handler, edit(json.loads(body)))
+    except StaleZonesError as error:
+        _json(handler, {"error": str(error)}, HTTPStatus.CONFLICT)
+    except (ValueError, RecursionError) as error:
+        _json(handler, {"error": str(error)}, HTTPStatus.BAD_REQUEST)
+    except OSError as error:
+        _json(handler, {"error": f"[zones] not written: {error.strerror}"}, HTTPStatus.INSUFFICIENT_STORAGE)
 
 
 def _reads(route: Route) -> Dict[str, Route]:
@@ -114,6 +128,9 @@ ROUTES: Dict[str, Dict[str, Route]] = {
     "/snapshot.jpg": _reads(_snapshot),
     "/status.json": _reads(lambda handler: _json(handler, handler.feed.status())),
     "/about.json": _reads(lambda handler: _json(handler, handler.server.site.about)),
-    "/zones.json": _reads(lambda handler: _json(handler, handler.server.site.zones())),
+    "/zones.json": {
+        **_reads(lambda handler: _json(handler, handler.server.site.zones())),
+        "POST": _change_zones,
+    },
     "/settings": {**_reads(lambda handler: _json(handler, _look(handler.feed.look))), "POST": _change},
 }

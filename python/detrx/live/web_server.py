@@ -58,6 +58,8 @@ class Site:
         self.token, self.hosts = token, hosts
         self.zones: Callable[[], Dict[str, Any]] = lambda: {"zones": [], "lines": []}
         """What ``/zones.json`` answers and the page draws over its picture."""
+        self.edit: Optional[Callable[[object], Dict[str, Any]]] = None
+        """What takes zones that were drawn on the page, where that is wanted."""
         self.cookie = "detrx"
 
     def trusts(self, given: str) -> bool:
@@ -152,6 +154,10 @@ class _Patient(io.RawIOBase):
         self._until = time.monotonic() + READ_SECONDS
         self._left = REQUEST_BYTES
 
+    def allow(self, count: int) -> None:
+        """Let so many bytes come beside the rest."""
+        self._left += count
+
     def readable(self) -> bool:
         return True
 
@@ -181,7 +187,8 @@ class Handler(BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.rfile.close()
-        self.rfile = io.BufferedReader(_Patient(self.connection))
+        self._patient = _Patient(self.connection)
+        self.rfile = io.BufferedReader(self._patient)
 
     def handle_one_request(self) -> None:
         try:
@@ -243,6 +250,22 @@ class Handler(BaseHTTPRequestHandler):
             return True
         self.send_error(HTTPStatus.UNAUTHORIZED, "open the address with ?token=... that detrx printed")
         return False
+
+    def read_body(self, *, most: int) -> Optional[bytes]:
+        """What a request brings as JSON, or None where that is refused, and told."""
+        kind = self.headers.get("Content-Type", "").partition(";")[0].strip()
+        length = self.headers.get("Content-Length", "")
+        if kind != "application/json":
+            # A form of another site could send anything else without asking first.
+            self.send_error(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "what is sent here is application/json")
+        elif not (length.isascii() and length.isdigit() and len(length) < 9):
+            self.send_error(HTTPStatus.LENGTH_REQUIRED)
+        elif int(length) > most:
+            self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        else:
+            self._patient.allow(int(length))
+            return self.rfile.read(int(length))
+        return None
 
     def send_error(
         self,

@@ -4,168 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detrx.draw import Colour, colour, label_tab
-from detrx.errors import ConfigError
 from detrx.images import opencv
+from detrx.live.zone_plan import ANCHORS, Point, ZonePlan, turn
 from detrx.types import Detections, Frame
 
-Point = Tuple[float, float]
-ANCHORS = {"bottom": 1.0, "centre": 0.5}
-"""Where down its box an object stands: on its lower edge, or in its middle."""
 JITTER = 0.05
 """Share of its height by which an object must be past a border to be on the other side."""
-
-
-@dataclass(frozen=True)
-class Zone:
-    """An area."""
-
-    name: str
-    polygon: Tuple[Point, ...]
-    """(x, y) of three corners or more."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line; "in" is from the left to the right of one who walks from start to end."""
-
-    name: str
-    start: Point
-    end: Point
-
-
-@dataclass(frozen=True)
-class ZonePlan:
-    """What zones.json says."""
-
-    zones: Tuple[Zone, ...] = ()
-    lines: Tuple[Line, ...] = ()
-    pixels: bool = False
-    """Whether points are pixels of the picture, not shares of its width and height in [0, 1]."""
-    anchor: str = "bottom"
-    """One of ANCHORS."""
-
-    @property
-    def names(self) -> List[str]:
-        """Of the zones, then of the lines."""
-        return [zone.name for zone in self.zones] + [line.name for line in self.lines]
-
-    def to_json(self) -> str:
-        """What parse_zones reads."""
-        return json.dumps(
-            {
-                "coordinates": "pixels" if self.pixels else "shares",
-                "anchor": self.anchor,
-                "zones": [{"name": one.name, "polygon": one.polygon} for one in self.zones],
-                "lines": [{"name": one.name, "start": one.start, "end": one.end} for one in self.lines],
-            }
-        )
-
-
-def read_zones(path: Path) -> ZonePlan:
-    """Read zones.json.
-
-    Raises:
-        ConfigError: it cannot be read, or does not say what it must.
-    """
-    try:
-        return parse_zones(path.read_text(encoding="utf-8"), where=str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"[zones] {path} cannot be read: {error}") from error
-
-
-def parse_zones(text: str, *, where: str = "zones.json") -> ZonePlan:
-    """Read ``{"coordinates": "shares" | "pixels", "anchor": "bottom" | "centre", "zones": [{"name", "polygon": [[x, y],
-    ...]}], "lines": [{"name", "start": [x, y], "end": [x, y]}]}``; anchor, zones and lines may be missing.
-
-    Raises:
-        ConfigError: with the place in the file.
-    """
-    try:
-        return _Reader(where).plan(json.loads(text))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"[zones] {where} is not JSON: {error}") from error
-
-
-class _Reader:
-    """Each value is checked where it is taken."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-        self._pixels = False
-
-    def plan(self, value: Any) -> ZonePlan:
-        found = self._keys(value, "the file", must=("coordinates",), may=("anchor", "zones", "lines"))
-        coordinates, anchor = found["coordinates"], found.get("anchor", "bottom")
-        if coordinates not in ("shares", "pixels"):
-            raise self._error("coordinates", "must be shares or pixels", coordinates)
-        if anchor not in ANCHORS:
-            raise self._error("anchor", f"must be {' or '.join(ANCHORS)}", anchor)
-        self._pixels = coordinates == "pixels"
-        zones = tuple(self._zone(one, at) for one, at in self._list(found, "zones"))
-        lines = tuple(self._line(one, at) for one, at in self._list(found, "lines"))
-        plan = ZonePlan(zones, lines, self._pixels, anchor)
-        names = Counter(plan.names)
-        if not names:
-            raise self._error("zones and lines", "must have at least one", 0)
-        if max(names.values()) > 1:
-            raise self._error("name", "must be of one zone or line alone", names.most_common(1)[0][0])
-        return plan
-
-    def _zone(self, value: Any, at: str) -> Zone:
-        found = self._keys(value, at, must=("name", "polygon"))
-        polygon = tuple(self._point(one, place) for one, place in self._list(found, "polygon", at))
-        area = sum(a[0] * b[1] - a[1] * b[0] for a, b in zip(polygon, (*polygon[1:], *polygon[:1])))
-        if len(polygon) < 3 or not area:
-            raise self._error(f"{at}.polygon", "must be three corners or more around an area", polygon)
-        return Zone(self._name(found, at), polygon)
-
-    def _line(self, value: Any, at: str) -> Line:
-        found = self._keys(value, at, must=("name", "start", "end"))
-        start, end = (self._point(found[key], f"{at}.{key}") for key in ("start", "end"))
-        if start == end:
-            raise self._error(at, "must start and end at different points", start)
-        return Line(self._name(found, at), start, end)
-
-    def _keys(
-        self, value: Any, at: str, *, must: Tuple[str, ...], may: Tuple[str, ...] = ()
-    ) -> Dict[str, Any]:
-        if not isinstance(value, dict) or not set(must) <= set(value) <= {*must, *may}:
-            found = sorted(value) if isinstance(value, dict) else value
-            optional = f", and may have {', '.join(may)}" if may else ""
-            raise self._error(at, f"must be an object with {', '.join(must)}{optional}", found)
-        return value
-
-    def _list(self, found: Dict[str, Any], key: str, at: str = "") -> List[Tuple[Any, str]]:
-        value, place = found.get(key, []), f"{at}.{key}" if at else key
-        if not isinstance(value, list):
-            raise self._error(place, "must be a list", value)
-        return [(one, f"{place}[{index}]") for index, one in enumerate(value)]
-
-    def _name(self, found: Dict[str, Any], at: str) -> str:
-        if not isinstance(found["name"], str) or not found["name"].strip():
-            raise self._error(f"{at}.name", "must be a text", found["name"])
-        return str(found["name"])
-
-    def _point(self, value: Any, at: str) -> Point:
-        numbers = isinstance(value, list) and len(value) == 2
-        numbers = numbers and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value)
-        most = 1e6 if self._pixels else 1.0
-        if not numbers or not all(0 <= v <= most for v in value):
-            kind = "pixels from 0" if self._pixels else "shares in [0, 1]"
-            raise self._error(at, f"must be [x, y] in {kind}", value)
-        return float(value[0]), float(value[1])
-
-    def _error(self, at: str, must: str, found: Any) -> ConfigError:
-        return ConfigError(f"[zones] {self._where}: {at} {must}, got {found!r}")
 
 
 @dataclass
@@ -190,6 +43,10 @@ class Zones:
         self.plan = plan
         self.counts: Dict[str, Dict[str, int]] = {name: {"in": 0, "out": 0} for name in plan.names}
         """How often each zone and line was passed so far: into a zone and out of it, or across a line."""
+        self.size: Optional[Tuple[int, int]] = None
+        """(width, height) of the newest frame in pixels."""
+        self._next: Optional[ZonePlan] = None
+        self._changing = threading.Lock()
         self.events: List[Dict[str, Any]] = []
         """Of the newest frame: name, event ("in" or "out"), track, and the seconds of its stay on leaving a zone."""
         self._lost = lost
@@ -202,11 +59,16 @@ class Zones:
 
         Raises:
             ValueError: the detections have no tracks.
+            ConfigError: a zone in pixels lies outside of the picture.
         """
         if found.tracks is None:
             raise ValueError("[zones] the detections must have tracks; put a Tracker before Zones")
         self.events, self._names, self._now = [], found.class_names, frame.seconds
         height, width = frame.image.shape[:2]
+        self._turn_over()
+        if self.size != (width, height):
+            self.plan.check_size(width, height)
+            self.size = width, height
         scale = (1.0, 1.0) if self.plan.pixels else (float(width), float(height))
         down = ANCHORS[self.plan.anchor]
         for track, (box, _, label) in zip(found.tracks.tolist(), found):
@@ -221,6 +83,35 @@ class Zones:
                 del stays[track]
         return found
 
+    def change(self, plan: ZonePlan) -> None:
+        """Count by another plan from the next frame on; may be called from any thread.
+
+        What has the name or the place of something before goes on with its counts; who is in a zone stays in it until
+        the next frame tells.
+
+        Raises:
+            ConfigError: a zone in pixels lies outside of the picture.
+        """
+        if self.size is not None:
+            plan.check_size(*self.size)
+        with self._changing:
+            self._next = plan
+
+    def _turn_over(self) -> None:
+        with self._changing:
+            plan, self._next = self._next, None
+        if plan is None:
+            return
+        before, counts, stays = _shapes(self.plan), {}, {}
+        for name, (kind, place) in _shapes(plan).items():
+            old = [n for n, shape in before.items() if n == name and shape[0] == kind]
+            old += [n for n, shape in before.items() if shape == (kind, place)]
+            counts[name] = dict(self.counts[old[0]]) if old else {"in": 0, "out": 0}
+            # Beside a line that moved everybody is seen for the first time, so that it crosses nobody.
+            same = bool(old) and (kind == "zone" or before[old[0]] == (kind, place))
+            stays[name] = dict(self._stays[old[0]]) if same else {}
+        self.plan, self.counts, self._stays = plan, counts, stays
+
     def _take(self, track: int, label: int, at: Point, jitter: float, scale: Point) -> None:
         for zone in self.plan.zones:
             polygon = np.array(zone.polygon, np.float32) * np.array(scale, np.float32)
@@ -231,7 +122,7 @@ class Zones:
                 self._tell(zone.name, track, stay.side, stay=None if stay.side else before)
         for line in self.plan.lines:
             start, end = _scaled(line.start, scale), _scaled(line.end, scale)
-            depth = _turn(start, end, at) / math.dist(start, end)
+            depth = turn(start, end, at) / math.dist(start, end)
             before = self._stays[line.name].get(track)
             stay = self._see(line.name, track, label, at, depth, jitter)
             # Who went round the end of a line has changed sides without crossing it.
@@ -279,8 +170,12 @@ class Zones:
 
     def drawn(self) -> Dict[str, Any]:
         """What zones.json says, and counts: for a page, from any thread."""
-        plan: Dict[str, Any] = json.loads(self.plan.to_json())
-        return {**plan, "counts": self.counts}
+        with self._changing:
+            plan = self._next if self._next is not None else self.plan
+        known, counts = self.counts, {}
+        for name in plan.names:
+            counts[name] = known.get(name, {"in": 0, "out": 0})
+        return {**json.loads(plan.to_json()), "counts": counts}
 
     def _name(self, label: int) -> str:
         return self._names[label] if self._names else str(label)
@@ -321,11 +216,12 @@ def _scaled(point: Point, scale: Point) -> Point:
     return point[0] * scale[0], point[1] * scale[1]
 
 
-def _turn(a: Point, b: Point, c: Point) -> float:
-    """Above 0 where c lies on the right of one who walks from a to b, y pointing down."""
-    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
-
-
 def _meets(a: Point, b: Point, start: Point, end: Point) -> bool:
     """Whether a way from a to b, on two sides of the line, passes between its ends."""
-    return _turn(a, b, start) * _turn(a, b, end) <= 0
+    return turn(a, b, start) * turn(a, b, end) <= 0
+
+
+def _shapes(plan: ZonePlan) -> Dict[str, Tuple[str, Tuple[Point, ...]]]:
+    """Name -> "zone" or "line", and where it is."""
+    zones = {zone.name: ("zone", zone.polygon) for zone in plan.zones}
+    return {**zones, **{line.name: ("line", (line.start, line.end)) for line in plan.lines}}
