@@ -19,6 +19,8 @@ from detrx.types import Detections, Frame
 
 REMEMBERED = 90
 """Frames that rates and medians are taken over."""
+SHARED = 0.5
+"""Seconds that a picture may be old for viewers who are slow: however many, they cost two pictures a second."""
 FRESH = 0.2
 """Seconds that numbers may be old: many who look share one calculation."""
 
@@ -78,17 +80,19 @@ class Feed:
         """Pictures that were drawn and encoded so far."""
         self.closed = False
         self._classes, self._width, self._quality = classes, width, quality
-        self._change = threading.Condition()
+        lock = threading.RLock()
+        # Apart, so that a frame wakes one thread and not everybody who looks.
+        self._change, self._work = threading.Condition(lock), threading.Condition(lock)
         self._look = look
         self._taken: Optional[_Taken] = None
         self._picture: Optional[Picture] = None
         self._encoded_from: Tuple[int, Look] = (0, look)
         self._state, self._why, self._since = "connecting", "", time.monotonic()
         self._news = 0
-        self._waiting = 0
+        self._waiting = self._patient = 0
         self._arrivals: Deque[float] = deque(maxlen=REMEMBERED)
         self._rows: Deque[FrameTimes] = deque(maxlen=REMEMBERED)
-        self._encoding = 0.0
+        self._encoding = self._made = 0.0
         self._status: Tuple[float, int, Dict[str, Any]] = (0.0, -1, {})
         self._thread = threading.Thread(target=self._encode, name="detrx-web-encode", daemon=True)
         self._thread.start()
@@ -113,8 +117,7 @@ class Feed:
             # After the first frame the source tells what becomes of it.
             if self._state == "connecting":
                 self._enter("live", "")
-            if self._waiting:
-                self._change.notify_all()
+            self._work.notify()
 
     def state(self, name: str, why: str = "") -> None:
         """What became of the source: connecting, live, lost, frozen or ended."""
@@ -146,6 +149,7 @@ class Feed:
             self._look = look
             self._news += 1
             self._change.notify_all()
+            self._work.notify()
         return look
 
     def _check_classes(self, classes: object) -> Optional[Tuple[int, ...]]:
@@ -158,24 +162,31 @@ class Feed:
             raise ConfigError(f"[web] classes must be labels from 0 to {self._classes - 1}, or null for all")
         return tuple(sorted(set(classes)))
 
-    def picture(self, *, after: int, timeout: float) -> Optional[Picture]:
-        """The first picture later than number ``after`` that is not stale, or None when none comes in time."""
+    def picture(self, *, after: int, timeout: float, patient: bool = False) -> Optional[Picture]:
+        """The first picture later than number ``after`` that is not stale, or None when none comes in time.
+
+        Args:
+            patient: who is slow anyhow takes one that is up to ``SHARED`` seconds old.
+        """
         with self._change:
             before = 0 if self._picture is None else self._picture.number
+            shared = patient and time.monotonic() - self._made < SHARED
 
             def fits() -> bool:
                 newest = self._picture
                 if newest is None or newest.number <= after:
                     return self.closed
                 # What was encoded for another before this one asked may be seconds old.
-                return newest.number > before or not self._due() or self.closed
+                return shared or newest.number > before or not self._due() or self.closed
 
-            self._waiting += 1
-            self._change.notify_all()
+            self._waiting += not patient
+            self._patient += patient
+            self._work.notify()
             try:
                 arrived = self._change.wait_for(fits, timeout)
             finally:
-                self._waiting -= 1
+                self._waiting -= not patient
+                self._patient -= patient
             return self._picture if arrived and not self.closed else None
 
     def snapshot(self) -> Optional[bytes]:
@@ -206,6 +217,7 @@ class Feed:
         with self._change:
             self.closed = True
             self._change.notify_all()
+            self._work.notify()
         self._thread.join(timeout=1.0)
 
     def _count(self, now: float) -> Dict[str, Any]:
@@ -239,10 +251,17 @@ class Feed:
     def _due(self) -> bool:
         return self._taken is not None and (self._taken.number, self._look) != self._encoded_from
 
+    def _wait_for_work(self) -> None:
+        while not self.closed:
+            due, rest = self._due(), self._made + SHARED - time.monotonic()
+            if due and (self._waiting or (self._patient and rest <= 0)):
+                return
+            self._work.wait(max(rest, 0.01) if due and self._patient else None)
+
     def _encode(self) -> None:
         while True:
             with self._change:
-                self._change.wait_for(lambda: self.closed or (self._waiting > 0 and self._due()))
+                self._wait_for_work()
                 taken, look = self._taken, self._look
             if self.closed or taken is None:
                 return
@@ -254,7 +273,7 @@ class Feed:
                 self.encoded += 1
                 self._encoded_from = (taken.number, look)
                 now = time.monotonic()
-                age, self._encoding = now - taken.captured, now - begun
+                age, self._encoding, self._made = now - taken.captured, now - begun, now
                 self._picture = Picture(self.encoded, jpeg, taken.frame.index, age)
                 self._change.notify_all()
 

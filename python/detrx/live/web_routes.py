@@ -17,6 +17,8 @@ SETTINGS_BYTES, ZONES_BYTES = 4 * 1024, 256 * 1024
 BEAT = 4.0
 """Seconds after which a quiet stream shows that it lives."""
 EVENT_SECONDS = 0.5
+SLOW = 0.25
+"""Seconds that a picture is on its way to a viewer from which on it shares those of others."""
 
 
 def _json(handler: Handler, content: object, code: HTTPStatus = HTTPStatus.OK) -> None:
@@ -45,15 +47,19 @@ def _stream(handler: Handler) -> None:
     handler.start(HTTPStatus.OK, "multipart/x-mixed-replace; boundary=frame")
     if handler.command == "HEAD":
         return
-    feed, seen = handler.feed, 0
+    feed, seen, took = handler.feed, 0, 0.0
     picture: Optional[Picture] = None
     feed.looking += 1
     try:
         while not feed.closed and not handler.gone():
-            picture = feed.picture(after=seen, timeout=BEAT) or picture
-            if picture is not None and not feed.closed:
-                seen = picture.number
-                handler.wfile.write(_part(picture))
+            picture = feed.picture(after=seen, timeout=BEAT, patient=took > SLOW) or picture
+            if picture is None or feed.closed:
+                continue
+            seen, begun = picture.number, time.monotonic()
+            handler.wfile.write(_part(picture))
+            if not handler.ready():
+                return
+            took = time.monotonic() - begun
     finally:
         feed.looking -= 1
 

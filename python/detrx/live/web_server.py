@@ -185,6 +185,10 @@ class Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         super().setup()
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        unsent = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+        if unsent is not None:
+            # Ready means that the last picture is on its way, not that several more would find room behind it.
+            self.connection.setsockopt(socket.IPPROTO_TCP, unsent, 1)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.rfile.close()
         self._patient = _Patient(self.connection)
@@ -304,6 +308,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the standard library's name
         log.debug("%s %s", self.client_address[0], redact(format % args))
+
+    def ready(self) -> bool:
+        """Wait until the client has taken what was sent; False where that takes too long."""
+        return bool(select.select([], [self.connection], [], SEND_SECONDS)[1])
 
     def gone(self) -> bool:
         """Whether the client hung up, as far as one can know without sending."""
