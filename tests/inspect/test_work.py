@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from detrx.errors import EngineError
-from detrx.inspect.layers import EngineLayer, read_layers
+from detrx.inspect.layers import EngineLayer, images_of, read_layers
 from detrx.inspect.work import work_of_nodes
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -56,6 +57,14 @@ def test_the_sample_against_counts_by_hand() -> None:
     assert attended == 2 * 2 * 8 * 4096 * 4096 * 32 + 5 * 8 * 4096 * 4096
     assert norm == 4096 * 256 + 7 * 4096 * 256
     assert head == 2 * 4096 * 256 * 4
+
+
+def test_images_of_a_run() -> None:
+    layers = read_layers(SAMPLES / "trt10_layers.json").layers
+    assert images_of(layers) == 1
+    pixels = layers[0].inputs[0]
+    for sides, images in (((8, 3, 32, 32), 8), ((-1, 3, 32, 32), 1)):
+        assert images_of([replace(layers[0], inputs=(replace(pixels, shape=sides),))]) == images
 
 
 def test_nodes_without_a_name_and_of_one_name() -> None:

@@ -65,19 +65,34 @@ def run_trtexec(program: Path, onnx: Path, engine: Path, settings: EngineSetting
     check_version(version, settings.target)
     major, minor = (int(part) for part in version.split(".")[:2])
     line = command(program, onnx, engine, settings, holds, version=(major, minor))
+    run_line(line, makes=engine, failure="built nothing")
+    return version
+
+
+def run_line(line: list[str], *, makes: Path, failure: str, seconds: float = HOURS) -> str:
+    """Run a trtexec, and answer with what it said.
+
+    Args:
+        makes: the file that it writes.
+        failure: what it is said to have done where it fails.
+
+    Raises:
+        EngineError: it fails, does not end in time, or writes nothing.
+    """
     try:
-        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=HOURS)
+        done = subprocess.run(
+            line, capture_output=True, text=True, errors="replace", check=False, timeout=seconds
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise EngineError(f"[engine] {program} did not end: {error}; type: {' '.join(line)}") from error
-    if done.returncode or not engine.is_file() or not engine.stat().st_size:
-        said = [
-            row for row in (done.stdout + done.stderr).splitlines() if re.search(r"\[E\]|rror|FAILED", row)
-        ]
+        raise EngineError(f"[engine] {line[0]} did not end: {error}; type: {' '.join(line)}") from error
+    said = done.stdout + done.stderr
+    if done.returncode or not makes.is_file() or not makes.stat().st_size:
+        errors = [row for row in said.splitlines() if re.search(r"\[E\]|rror|FAILED", row)]
         raise EngineError(
-            f"[engine] {program} built nothing (exit {done.returncode}): {' '.join(said[-3:]) or 'no reason given'}; "
+            f"[engine] {line[0]} {failure} (exit {done.returncode}): {' '.join(errors[-3:]) or 'no reason given'}; "
             f"to see all of it, type: {' '.join(line)[:2000]}"
         )
-    return version
+    return said
 
 
 def version_of(program: Path) -> str:

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from detrx.errors import EngineError
 
@@ -159,6 +159,12 @@ def read_json(text: str, *, what: str) -> Any:
 def plain(name: str) -> str:
     """A name without the control characters that TensorRT 8.6 and later join names by."""
     return re.sub(r"\s*[\x00-\x1f]\s*", " + ", name).strip()
+
+
+def images_of(layers: Sequence[EngineLayer]) -> int:
+    """The images of one run, out of the shape of the pixels; 1 where they are open."""
+    shapes = (tensor.shape for layer in layers for tensor in layer.inputs if tensor.name == "pixels")
+    return next((shape[0] for shape in shapes if shape and shape[0] > 0), 1)
 
 
 def short(name: str, *, most: int) -> str:

@@ -30,6 +30,8 @@ class Seen:
     version: str
     precision: str
     """What it was built for, as its description says."""
+    images: int
+    """Of one run."""
     gpu: str
     """The board or the card, as the system calls it."""
 
@@ -56,7 +58,9 @@ def look(path: Path, *, runs: int, measure: bool) -> Seen:
         gpu = f"{probe.jetson()} {backend.description}"
     finally:
         backend.close()
-    return Seen(layers, profile, f"{sidecar.flavour} {sidecar.version}", sidecar.precision, gpu)
+    return Seen(
+        layers, profile, f"{sidecar.flavour} {sidecar.version}", sidecar.precision, sidecar.batch[1], gpu
+    )
 
 
 def _measure(backend: TensorRtBackend, sidecar: Sidecar, runs: int) -> Profile:
@@ -78,4 +82,6 @@ def _by_trtexec(path: Path, sidecar: Sidecar, runs: int, missing: MissingBackend
         ) from missing
     layers, profile, gpu = trtexec.measure(program, path, sidecar, runs=runs)
     where = f"{probe.jetson()} {gpu}"
-    return Seen(layers, profile, f"{sidecar.flavour} {sidecar.version}", sidecar.precision, where)
+    return Seen(
+        layers, profile, f"{sidecar.flavour} {sidecar.version}", sidecar.precision, sidecar.batch[1], where
+    )

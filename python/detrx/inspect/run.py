@@ -10,8 +10,8 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
 from detrx.errors import ConfigError
 from detrx.estimate.devices import DEVICES, Device, device_called
 from detrx.inspect.kernels import Kernel, read_kernels
-from detrx.inspect.layers import EngineLayers, read_layers, short
-from detrx.inspect.live import look
+from detrx.inspect.layers import images_of, read_layers, short
+from detrx.inspect.live import Seen, look
 from detrx.inspect.profile import Profile, read_profile, times_of
 from detrx.inspect.proof import SLACK, LayerReport, Level, levels_of, next_step, report_of, tensor_peak
 from detrx.inspect.work import own_work, work_of_nodes
@@ -87,33 +87,30 @@ def inspect(
     if runs < 1:
         raise ConfigError(f"[inspect] runs must be 1 or more, got {runs}")
     place = Path(path)
-    notes: List[str] = []
     if place.suffix == ".json":
-        told, timed, chosen, built = read_layers(place), None, None, ""
-        version = told.version
+        told = read_layers(place)
+        seen = Seen(told, None, told.version, precision="", images=images_of(told.layers), gpu="")
     else:
         seen = look(place, runs=runs, measure=profile is None)
-        told, timed, built, version = seen.layers, seen.profile, seen.precision, seen.version
-        chosen = device_called(seen.gpu)
-    timed = read_profile(Path(profile)) if profile is not None else timed
-    chosen = DEVICES[device] if device is not None else chosen
-    reports = _reports(told, timed, None if onnx is None else Path(onnx), chosen)
+    timed = read_profile(Path(profile)) if profile is not None else seen.profile
+    where = DEVICES[device] if device is not None else device_called(seen.gpu)
+    reports = _reports(seen, timed, None if onnx is None else Path(onnx), where)
     traced = read_kernels(Path(kernels)) if kernels is not None else ()
-    notes += _notes(told, reports, chosen, built)
-    return _inspection(str(path), version, chosen, timed, reports, traced, notes)
+    notes = _notes(seen, reports, where)
+    return _inspection(str(path), seen.version, where, timed, reports, traced, notes)
 
 
 def _reports(
-    told: EngineLayers, timed: Optional[Profile], onnx: Optional[Path], device: Optional[Device]
+    seen: Seen, timed: Optional[Profile], onnx: Optional[Path], device: Optional[Device]
 ) -> Tuple[LayerReport, ...]:
-    layers = told.layers
+    layers = seen.layers.layers
     times: Sequence[Optional[float]] = times_of(layers, timed) if timed else [None] * len(layers)
     if onnx is None:
         work = own_work(layers)
     else:
         from detrx.estimate.run import node_operations
 
-        work = work_of_nodes(layers, node_operations(str(onnx)))
+        work = work_of_nodes(layers, node_operations(str(onnx), batch=seen.images))
     return tuple(
         report_of(layer, ms=ms, work=many, device=device) for layer, ms, many in zip(layers, times, work)
     )
@@ -168,12 +165,10 @@ def shares(
     return {name: some / whole for name, some in ordered if some} if whole else {}
 
 
-def _notes(
-    told: EngineLayers, reports: Sequence[LayerReport], device: Optional[Device], built: str
-) -> List[str]:
+def _notes(seen: Seen, reports: Sequence[LayerReport], device: Optional[Device]) -> List[str]:
     notes = []
-    if told.profiles:
-        notes.append(f"{told.profiles} layers of further optimisation profiles are left out")
+    if seen.layers.profiles:
+        notes.append(f"{seen.layers.profiles} layers of further optimisation profiles are left out")
     unknown = [layer for layer in reports if layer.gflop is None and layer.operation in SILENT]
     if unknown:
         first = short(unknown[0].name, most=40)
@@ -188,6 +183,6 @@ def _notes(
             )
             break
     wide = shares(reports, lambda layer: layer.precision, _work).get("fp32", 0.0)
-    if built not in ("", "fp32") and wide > MUCH:
-        notes.append(f"built as {built}, but {wide:.0%} of the known work is in fp32")
+    if seen.precision not in ("", "fp32") and wide > MUCH:
+        notes.append(f"built as {seen.precision}, but {wide:.0%} of the known work is in fp32")
     return notes

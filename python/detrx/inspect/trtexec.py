@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import List, Tuple
 
-from detrx.errors import EngineError
-from detrx.export.trtexec import version_of
+from detrx.export.trtexec import run_line, version_of
 from detrx.inspect.layers import EngineLayers, read_layers
 from detrx.inspect.profile import Profile, read_profile
 from detrx.runtime.sidecar import Sidecar, require_fit
@@ -40,18 +38,13 @@ def measure(program: Path, engine: Path, sidecar: Sidecar, *, runs: int) -> Tupl
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         line = command(program, engine, sidecar, folder, runs=runs)
-        try:
-            done = subprocess.run(line, capture_output=True, timeout=60 * MINUTES)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise EngineError(f"[inspect] {program} did not end: {error}; type: {' '.join(line)}") from error
-        said = (done.stdout + done.stderr).decode(errors="replace")
-        if done.returncode or not (folder / "profile.json").is_file():
-            errors = [row for row in said.splitlines() if re.search(r"\[E\]|rror|FAILED", row)]
-            plugins = " with --dynamicPlugins=LIBRARY (8.5: --plugins=)" if sidecar.plugin_sha256 else ""
-            raise EngineError(
-                f"[inspect] {program} does not run {engine} (exit {done.returncode}): "
-                f"{' '.join(errors[-3:]) or 'no reason given'}; type{plugins}: {' '.join(line)}"
-            )
+        plugins = (
+            ", perhaps for want of --dynamicPlugins=LIBRARY (8.5: --plugins=)"
+            if sidecar.plugin_sha256
+            else ""
+        )
+        failure = f"does not run {engine}{plugins}"
+        said = run_line(line, makes=folder / "profile.json", failure=failure, seconds=60 * MINUTES)
         layers, profile = read_layers(folder / "layers.json"), read_profile(folder / "profile.json")
     card = re.search(r"Selected Device: *(.+)", said)
     return layers, profile, card[1].strip() if card else ""
