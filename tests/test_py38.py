@@ -19,7 +19,7 @@ MODULES = (
     "runtime.sidecar", "runtime.tensorrt", "runtime.tensorrt_python", "runtime.probe",
     "live.frames", "live.source", "live.files", "live.camera", "live.scenes", "live.loop", "live.sink", "live.job",
     "live.track", "live.smooth", "live.zones", "live.pipeline", "live.capture", "live.health",
-    "live.mjpeg", "live.gstreamer", "live.web", "live.zone_plan", "live.zone_editor",
+    "live.mjpeg", "live.gstreamer", "live.web", "live.adapters", "live.zone_plan", "live.zone_editor",
     "live.v4l2", "live.chart", "clocks",
     "cli.main", "cli.detect", "cli.webcam", "cli.bench", "cli.doctor", "cli.demo", "cli.estimate",
     "cli.inspect", "inspect.picture",
