@@ -47,5 +47,7 @@ def test_box_loss(benchmark, images, queries, targets):
     title = f"box_loss B={images} Q={queries} {targets}, {sum(p.counts)} pairs a layer"
     interleave({"detrx": ours, "torchvision": torchvision}, rounds=15, title=title, into=benchmark.extra_info)
     few = 1 if sum(p.counts) > 1000 else 15  # seconds each
-    interleave({"detrx": ours, "first DETR's criterion": detr}, rounds=few, title=title, into=benchmark.extra_info)
+    interleave(
+        {"detrx": ours, "first DETR's criterion": detr}, rounds=few, title=title, into=benchmark.extra_info
+    )
     benchmark(ours)

@@ -1,10 +1,12 @@
-"""Deformable attention on a CUDA device, forward and backward: against torch's grid_sample, level by level.
+"""Deformable attention on a CUDA device, forward and backward: against torch's grid_sample, level by level, and against
+the first kernel for it, Deformable-DETR's, where DEFORMABLE_DETR_OPS names a folder in which it was built.
 
 The bandwidth is that of the pixels that the samples read (four each) and of what is written, beside that of a copy.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from detrx.ops.deform_attn import deform_attn
 
 sys.path.append(str(Path(__file__).parent))  # pytest imports each file on its own
 from on_device import copy_bandwidth, interleave, record
+from peers.deformable_detr import deformable_detr, takes
 
 pytestmark = pytest.mark.needs("cuda")
 
@@ -46,10 +49,15 @@ def copied() -> float:
     return copy_bandwidth()
 
 
+@pytest.fixture(scope="module")
+def first_kernel():
+    return deformable_detr()
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("batch", [1, 16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-def test_deform_attn(benchmark, copied, dtype, batch, size):
+def test_deform_attn(benchmark, copied, first_kernel, dtype, batch, size):
     shapes, points, width, queries = SIZES[size]
     if size == "encoder" and batch > 4:
         batch = 4
@@ -67,14 +75,18 @@ def test_deform_attn(benchmark, copied, dtype, batch, size):
         with torch.no_grad():
             return body(leaves[0], shapes, leaves[1], leaves[2], points)
 
+    bodies = {"detrx": deform_attn, "grid_sample": by_grid_sample}
+    if first_kernel is not None and takes(leaves[0], points):
+        bodies["Deformable-DETR"] = first_kernel
+
     def both(body):
         return torch.autograd.grad(body(leaves[0], shapes, leaves[1], leaves[2], points), leaves, grad)
 
-    for name, run in (("forward", forward), ("forward and backward", both)):
-        contenders = {"detrx": lambda: run(deform_attn), "grid_sample": lambda: run(by_grid_sample)}  # noqa: B023
-        title = f"deform_attn {size} {dtype} B={batch} {name}"
+    for way, run in (("forward", forward), ("forward and backward", both)):
+        contenders = {name: functools.partial(run, body) for name, body in bodies.items()}
+        title = f"deform_attn {size} {dtype} B={batch} {way}"
         medians = interleave(contenders, title=title)
-        if name == "forward":
+        if way == "forward":
             item = leaves[0].element_size()
             read = 4 * batch * queries * samples * width * item + 12 * batch * queries * HEADS * samples
             speed = (read + batch * queries * width * item) / medians["detrx"] / 1e6

@@ -14,7 +14,7 @@ def interleave(
     """Run the contenders in turns and print medians and minima in ms; the first against the second is the ratio.
 
     The time on the processor is printed beside the time on the wall: on a busy machine it is the fairer one.
-    Medians, minima and ratios are also written ``into`` a benchmark's extra_info, whose JSON so holds the peers as well.
+    Medians, minima and ratios are also written ``into`` a benchmark's extra_info, whose JSON holds the peers as well.
 
     Returns:
         The ratio of the medians on the wall.
