@@ -102,6 +102,18 @@ def test_layers_alone() -> None:
     assert any("further optimisation profiles" in note for note in found.notes)
 
 
+def test_a_layer_that_does_not_tell_its_type(tmp_path: Path) -> None:
+    told = json.loads((SAMPLES / "trt85_layers.json").read_text())
+    for layer in told["Layers"]:
+        if layer["LayerType"] == "Myelin":
+            layer["Inputs"] = layer["Outputs"] = []
+    path = tmp_path / "layers.json"
+    path.write_text(json.dumps(told))
+    found = inspect(path, profile=SAMPLES / "trt85_profile.json", device="xavier-nx")
+    assert found.time_by_precision["not told"] == pytest.approx(2.6 / 4.42)
+    assert found.time_by_precision["no arithmetic"] == pytest.approx(0.11 / 4.42)
+
+
 def test_no_tensor_cores_at_all(tmp_path: Path) -> None:
     told = json.loads((SAMPLES / "trt11_layers.json").read_text())
     for layer in told["Layers"]:

@@ -9,7 +9,7 @@ from detrx.estimate.devices import DEVICES
 from detrx.evaluation.plots import COLOURS, GREY, new_figure
 from detrx.inspect.layers import short
 from detrx.inspect.proof import LayerReport, cuda_peak, tensor_peak
-from detrx.inspect.run import NONE, Inspection
+from detrx.inspect.run import NONE, UNTOLD, Inspection, precision_of
 
 MANY = 18
 SHADES = {
@@ -62,7 +62,7 @@ def _draw_shares(axes: Any, found: Inspection) -> None:
 
 def _draw_bar(axes: Any, row: int, part: Dict[str, float]) -> None:
     left = 0.0
-    for name, share in sorted(part.items(), key=lambda item: [*SHADES, NONE].index(item[0])):
+    for name, share in sorted(part.items(), key=lambda item: [*SHADES, UNTOLD, NONE].index(item[0])):
         axes.barh(row, share, left=left, color=_shade(name), edgecolor="white")
         if share > 0.045:
             axes.text(
@@ -118,8 +118,8 @@ def _draw_rates(axes: Any, found: Inspection) -> None:
         axes.text(0.5, 0.5, "times or work of layers are not known", ha="center", color=GREY)
         axes.set(xticks=[], yticks=[])
         return
-    for precision in dict.fromkeys(layer.precision for layer in shown):
-        _draw_dots(axes, [layer for layer in shown if layer.precision == precision], precision)
+    for precision in dict.fromkeys(map(precision_of, shown)):
+        _draw_dots(axes, [layer for layer in shown if precision_of(layer) == precision], precision)
     axes.set(xscale="log", yscale="log", xlabel="ms", ylabel="TFLOP/s (TOP/s)")
     axes.grid(color="#E6E8EB", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -132,7 +132,7 @@ def _draw_dots(axes: Any, layers: Sequence[LayerReport], precision: str) -> None
     across, up = [layer.ms for layer in layers], [layer.tflops for layer in layers]
     rings = ["black" if layer.proven else "none" for layer in layers]
     axes.scatter(across, up, s=34, color=_shade(precision), edgecolors=rings, linewidths=1.2)
-    axes.scatter([], [], s=34, color=_shade(precision), label=precision or NONE)
+    axes.scatter([], [], s=34, color=_shade(precision), label=precision)
 
 
 def _draw_peaks(axes: Any, found: Inspection, precisions: Sequence[str]) -> None:

@@ -151,12 +151,16 @@ def _arithmetic(layers: Sequence[LayerReport], device: Optional[Device]) -> Leve
         return Level(1, name, False, "not looked at", need)
     proven = [layer for layer in timed if layer.proven]
     share = _share(proven, timed)
-    best = max(timed, key=lambda layer: layer.tflops or 0)
     found = (
         f"{len(proven)} of {len(timed)} layers with known work, {share} of it, are faster than the CUDA cores of "
-        f"{device.name} could be; the fastest does {best.tflops:.3g} TOP/s in {best.precision or 'an unknown type'}, "
-        f"where they do {cuda_peak(device, best.precision or 'fp32'):.3g}"
+        f"{device.name} could be"
     )
+    best = max(
+        (layer for layer in timed if layer.precision), key=lambda layer: layer.tflops or 0, default=None
+    )
+    if best is not None:
+        peak = cuda_peak(device, best.precision)
+        found += f"; the fastest does {best.tflops:.3g} TOP/s in {best.precision}, where they do {peak:.3g}"
     need = (
         "a layer large enough to be fast: a small one may run on tensor cores and wait for memory all the same; "
         "see the names of kernels"

@@ -16,7 +16,7 @@ from detrx.inspect.profile import Profile, read_profile, times_of
 from detrx.inspect.proof import SLACK, LayerReport, Level, levels_of, next_step, report_of, tensor_peak
 from detrx.inspect.work import own_work, work_of_nodes
 
-NONE = "no arithmetic"
+NONE, UNTOLD = "no arithmetic", "not told"
 MUCH = 0.5
 """A share of the work in fp32, above which an engine that was built for less is reported."""
 SILENT = ("conv", "matmul", "attention", "region")
@@ -39,7 +39,7 @@ class Inspection:
     """Operations of all layers whose work is known; a multiply-add is two."""
     layers: Tuple[LayerReport, ...]
     time_by_precision: Dict[str, float]
-    """Shares of the time; empty without a profile. Layers that only move data are NONE."""
+    """Shares of the time; empty without a profile. Layers that only move data are NONE, silent ones UNTOLD."""
     work_by_precision: Dict[str, float]
     """Shares of the known work."""
     time_by_operation: Dict[str, float]
@@ -134,8 +134,8 @@ def _inspection(
         ms=sum(layer.ms or 0 for layer in reports) if timed else None,
         gflop=sum(layer.gflop or 0 for layer in reports),
         layers=reports,
-        time_by_precision=shares(reports, lambda layer: layer.precision or NONE, _time),
-        work_by_precision=shares(reports, lambda layer: layer.precision or NONE, _work),
+        time_by_precision=shares(reports, precision_of, _time),
+        work_by_precision=shares(reports, precision_of, _work),
         time_by_operation=shares(reports, lambda layer: layer.operation, _time),
         levels=levels,
         reached=max((level.number for level in levels if level.reached), default=0),
@@ -143,6 +143,11 @@ def _inspection(
         kernels=kernels,
         notes=tuple(notes),
     )
+
+
+def precision_of(layer: LayerReport) -> str:
+    """The type that a layer computes in, or which of two reasons there is none."""
+    return layer.precision or (NONE if layer.operation == "reformat" else UNTOLD)
 
 
 def _time(layer: LayerReport) -> float:
