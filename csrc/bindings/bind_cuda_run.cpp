@@ -8,8 +8,11 @@
 
 #include "bindings/bind.h"
 #include "bindings/tensor_caster.h"
+#include "cuda/attention.h"
 #include "cuda/decode.h"
+#include "cuda/deform_attn.h"
 #include "cuda/frame_graph.h"
+#include "cuda/layer_norm.h"
 #include "cuda/letterbox.h"
 
 namespace py = pybind11;
@@ -105,9 +108,36 @@ int take(FrameGraph& frames, const TensorView<float, 1>& scores,
   return frames.take(scores.data, labels.data, corners.data);
 }
 
+// What the TensorRT plugins compute, for tests and benchmarks without TensorRT.
+void bind_nodes(py::module_& m) {
+  using Release = py::call_guard<py::gil_scoped_release>;
+  using View = AnyView<2>;
+  using OfViews = void (*)(const View&, const std::optional<View>&, const AnyView<1>&,
+                           const AnyView<1>&, float, const View&, std::int64_t);
+  m.def("layer_norm", static_cast<OfViews>(&cuda::layer_norm), py::arg("x"),
+        py::arg("residual").none(true), py::arg("gain"), py::arg("bias"), py::arg("epsilon"),
+        py::arg("out"), py::arg("stream"), Release());
+  using Attend =
+      void (*)(const AnyView<3>&, const AnyView<3>&, const AnyView<3>&, const std::optional<View>&,
+               std::int64_t, float, const AnyView<3>&, std::int64_t);
+  m.def("attention", static_cast<Attend>(&cuda::attention), py::arg("query"), py::arg("key"),
+        py::arg("value"), py::arg("bias").none(true), py::arg("heads"), py::arg("scale"),
+        py::arg("out"), py::arg("stream"), Release());
+  using Sides = std::vector<std::int64_t>;
+  using Sample = void (*)(const AnyView<4>&, const Sides&, const AnyView<3>&, const AnyView<3>&,
+                          const AnyView<3>&, const Sides&, float, const AnyView<3>&, std::int64_t);
+  m.def("deform_attn_of_boxes", static_cast<Sample>(&cuda::deform_attn_of_boxes), py::arg("values"),
+        py::arg("sides"), py::arg("boxes"), py::arg("offsets"), py::arg("logits"),
+        py::arg("points"), py::arg("reach"), py::arg("out"), py::arg("stream"), Release());
+  m.def("decode_node", &cuda::decode_node, py::arg("logits"), py::arg("boxes"), py::arg("each"),
+        py::arg("no_object"), py::arg("columns"), py::arg("scores"), py::arg("labels"),
+        py::arg("corners"), py::arg("queries"), py::arg("workspace"), py::arg("stream"), Release());
+}
+
 }  // namespace
 
 void bind_cuda_run(py::module_& m) {
+  bind_nodes(m);
   using Release = py::call_guard<py::gil_scoped_release>;
   m.def("decode", &decode, py::arg("logits"), py::arg("boxes"), py::arg("no_object"),
         py::arg("scores"), py::arg("labels"), py::arg("corners"), py::arg("workspace"),

@@ -66,7 +66,9 @@ void bind_library(py::module_& m) {
       .def(py::init<const std::vector<std::string>&>(), py::arg("names"))
       .def_property_readonly("version",
                              [](const Library& library) { return numbers(library.version()); })
-      .def_property_readonly("path", &Library::path);
+      .def_property_readonly("path", &Library::path)
+      .def("load_plugins", &Library::load_plugins, py::arg("path"),
+           py::call_guard<py::gil_scoped_release>());
 }
 
 void bind_engine(py::module_& m) {

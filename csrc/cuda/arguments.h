@@ -22,6 +22,11 @@ constexpr Dtype dtype_of() {
   if constexpr (std::is_same_v<T, unsigned char>) return Dtype::uint8;
 }
 
+// Whether a thread may read or write 16 bytes at once there.
+inline bool aligned(const void* at) noexcept {
+  return reinterpret_cast<std::uintptr_t>(at) % 16 == 0;
+}
+
 // The tensors of one call. They lie on one device, which is the current one as long as this lives.
 class Arguments {
  public:

@@ -10,7 +10,24 @@ constexpr int kBins = 256;
 constexpr int kCopies = 8;  // of the counts: neighbours often fall into one bin
 constexpr int kScoreThreads = 128;
 
-// One warp a query: its best class and the softmax's share of it.
+// What a softmax over all columns gives one of the logits. All lanes call.
+template <typename T>
+__device__ float softmax_share(float logit, const T* logits, std::int64_t columns) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  float highest = logit;
+  for (std::int64_t c = lane; c < columns; c += kWarp) {
+    const float other = to_float(logits[c]);
+    highest = other > highest ? other : highest;
+  }
+  highest = lanes_max(highest);
+  float sum = 0.0F;
+  for (std::int64_t c = lane; c < columns; c += kWarp) {
+    sum += std::exp(to_float(logits[c]) - highest);
+  }
+  return std::exp(logit - highest) / lanes_sum(sum);
+}
+
+// One warp a query: its best class and the score of that.
 template <typename T>
 __global__ void __launch_bounds__(kScoreThreads) score_kernel(const DecodeProblem p) {
   const auto warp = static_cast<std::int64_t>(threadIdx.x / kWarp);
@@ -18,9 +35,12 @@ __global__ void __launch_bounds__(kScoreThreads) score_kernel(const DecodeProble
   const std::int64_t query = static_cast<std::int64_t>(blockIdx.x) * (kScoreThreads / kWarp) + warp;
   if (query >= p.images * p.queries) return;  // the whole warp
   const T* const logits = static_cast<const T*>(p.logits) + query * p.columns;
+  const bool named = p.classes > 0;
+  const std::int64_t classes = named ? p.classes : p.columns - (p.sigmoid ? 0 : 1);
   std::uint64_t key = 0;
-  for (std::int64_t c = lane; c + 1 < p.columns; c += kWarp) {
-    const std::uint64_t other = key_of(to_float(logits[c]), static_cast<std::uint32_t>(c));
+  for (std::int64_t c = lane; c < classes; c += kWarp) {
+    const float logit = to_float(logits[named ? p.column[c] : c]);
+    const std::uint64_t other = key_of(logit, static_cast<std::uint32_t>(c));
     key = other > key ? other : key;
   }
   for (int step = kWarp / 2; step > 0; step /= 2) {
@@ -28,15 +48,10 @@ __global__ void __launch_bounds__(kScoreThreads) score_kernel(const DecodeProble
     key = other > key ? other : key;
   }
   const std::uint32_t label = index_of(key);
-  const float best = to_float(logits[label]), none = to_float(logits[p.columns - 1]);
-  const float highest = best > none ? best : none;
-  float sum = 0.0F;
-  for (std::int64_t c = lane; c < p.columns; c += kWarp) {
-    sum += std::exp(to_float(logits[c]) - highest);
-  }
-  sum = lanes_sum(sum);
+  const float best = to_float(logits[named ? p.column[label] : label]);
+  const float score = p.sigmoid ? share_of(best) : softmax_share(best, logits, p.columns);
   if (lane != 0) return;
-  p.best[query] = std::exp(best - highest) / sum;
+  p.best[query] = score;
   p.best_label[query] = static_cast<std::int32_t>(label);
 }
 
@@ -132,6 +147,9 @@ __device__ void write_answer(const DecodeProblem& p, std::int64_t image, std::in
     static_cast<std::int64_t*>(p.labels)[at] = label;
   } else {
     static_cast<std::int32_t*>(p.labels)[at] = static_cast<std::int32_t>(label);
+  }
+  if (p.chosen != nullptr) {
+    p.chosen[at] = static_cast<std::int32_t>(query - image * p.queries);
   }
   write_corners(static_cast<const T*>(p.boxes) + 4 * query, p.corners + 4 * at);
 }

@@ -1,6 +1,7 @@
 #include "cuda/deform_attn.h"
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
@@ -41,19 +42,26 @@ void lay_levels(Sampling& p, const std::vector<std::int64_t>& sides,
   p.levels = narrow(static_cast<std::int64_t>(points.size()));
 }
 
+Sampling make_problem(std::array<std::int64_t, 4> values, std::int64_t queries,
+                      const std::vector<std::int64_t>& sides,
+                      const std::vector<std::int64_t>& points, bool softmax) {
+  Sampling p{};
+  p.images = values[0];
+  p.pixels = values[1];
+  p.heads = narrow(values[2]);
+  p.channels = narrow(values[3]);
+  p.queries = queries;
+  p.points = narrow(std::accumulate(points.begin(), points.end(), std::int64_t{0}));
+  p.softmax = softmax;
+  lay_levels(p, sides, points);
+  return p;
+}
+
 Sampling make_problem(const Arguments& arguments, const AnyView<4>& values,
                       const std::vector<std::int64_t>& sides, const AnyView<5>& locations,
                       const AnyView<4>& weights, const std::vector<std::int64_t>& points,
                       bool softmax) {
-  Sampling p{};
-  p.images = values.shape[0];
-  p.pixels = values.shape[1];
-  p.heads = narrow(values.shape[2]);
-  p.channels = narrow(values.shape[3]);
-  p.queries = weights.shape[1];
-  p.points = narrow(std::accumulate(points.begin(), points.end(), std::int64_t{0}));
-  p.softmax = softmax;
-  lay_levels(p, sides, points);
+  Sampling p = make_problem(values.shape, weights.shape[1], sides, points, softmax);
   p.values = arguments.memory("values", values, values.shape);
   p.weights =
       arguments.items<const float>("weights", weights, {p.images, p.queries, p.heads, p.points});
@@ -65,10 +73,7 @@ Sampling make_problem(const Arguments& arguments, const AnyView<4>& values,
 // Where the channels and the memory of the values (and of all that has their layout) allow it, a
 // thread takes 16 bytes at a time; as many threads as that asks for, rounded up to a power of two.
 bool lay_lanes(Sampling& p, std::int64_t vector, std::initializer_list<const void*> memory) {
-  const bool aligned = std::all_of(memory.begin(), memory.end(), [](const void* at) {
-    return reinterpret_cast<std::uintptr_t>(at) % 16 == 0;
-  });
-  const bool wide = aligned && p.channels % vector == 0;
+  const bool wide = std::all_of(memory.begin(), memory.end(), aligned) && p.channels % vector == 0;
   const std::int64_t wanted = divide_up(p.channels, wide ? vector : 1);
   p.lanes = 1;
   while (p.lanes < kWarp && p.lanes < wanted) p.lanes *= 2;
@@ -92,6 +97,53 @@ void deform_attn(const AnyView<4>& values, const std::vector<std::int64_t>& side
     const bool wide = lay_lanes(p, kVector, {p.values, p.out});
     (wide ? launch_sample<T, kVector> : launch_sample<T, 1>)(p, stream_of(stream));
   });
+}
+
+void deform_attn_of_boxes(const BoxAttention& call, const std::vector<std::int64_t>& sides,
+                          const std::vector<std::int64_t>& points, float reach, Dtype dtype,
+                          Stream stream) {
+  Sampling p = make_problem({call.images, call.pixels, call.heads, call.channels}, call.queries,
+                            sides, points, true);
+  p.values = call.values;
+  p.boxes = call.boxes;
+  p.offsets = call.offsets;
+  p.logits = call.logits;
+  p.out = call.out;
+  for (std::size_t i = 0; i < points.size(); ++i) {
+    p.reach[i] = points[i] > 0 ? reach / static_cast<float>(points[i]) : 0.0F;
+  }
+  dispatch_float(dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    constexpr int kVector = 16 / sizeof(T);
+    const bool wide = lay_lanes(p, kVector, {p.values, p.out});
+    (wide ? launch_sample<T, kVector> : launch_sample<T, 1>)(p, stream);
+  });
+}
+
+void deform_attn_of_boxes(const AnyView<4>& values, const std::vector<std::int64_t>& sides,
+                          const AnyView<3>& boxes, const AnyView<3>& offsets,
+                          const AnyView<3>& logits, const std::vector<std::int64_t>& points,
+                          float reach, const AnyView<3>& out, std::int64_t stream) {
+  const Arguments arguments("deform_attn", values.device_index);
+  const auto [images, pixels, heads, channels] = values.shape;
+  const std::int64_t queries = boxes.shape[1];
+  const std::int64_t each = heads * std::accumulate(points.begin(), points.end(), std::int64_t{0});
+  for (const AnyView<3>* const like : {&offsets, &logits, &out}) {
+    require(like->dtype == values.dtype, "[deform_attn] offsets, logits and out must be ",
+            text(values.dtype), ", got ", text(like->dtype));
+  }
+  BoxAttention call{};
+  call.images = images;
+  call.pixels = pixels;
+  call.queries = queries;
+  call.heads = heads;
+  call.channels = channels;
+  call.values = arguments.memory("values", values, values.shape);
+  call.boxes = arguments.items<const float>("boxes", boxes, {images, queries, 4});
+  call.offsets = arguments.memory("offsets", offsets, {images, queries, 2 * each});
+  call.logits = arguments.memory("logits", logits, {images, queries, each});
+  call.out = arguments.memory("out", out, {images, queries, heads * channels});
+  deform_attn_of_boxes(call, sides, points, reach, values.dtype, stream_of(stream));
 }
 
 void deform_attn_backward(const AnyView<3>& grad, const AnyView<4>& values,

@@ -1,33 +1,13 @@
 #include "core/half.h"
 #include "core/sample.h"
 #include "cuda/block.h"
+#include "cuda/pack.h"
 #include "cuda/sampling.h"
 
 namespace detrx::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-
-// Items that are read and written in one instruction of up to 16 bytes.
-template <typename T, int N>
-struct alignas(sizeof(T) * N) Pack {
-  T items[N];
-};
-
-template <int N, typename T>
-__device__ inline void load(const T* from, float (&to)[N]) {
-  const auto pack = *reinterpret_cast<const Pack<T, N>*>(from);
-#pragma unroll
-  for (int i = 0; i < N; ++i) to[i] = to_float(pack.items[i]);
-}
-
-template <int N, typename T>
-__device__ inline void store(const float (&from)[N], T* to) {
-  Pack<T, N> pack;
-#pragma unroll
-  for (int i = 0; i < N; ++i) pack.items[i] = from_float<T>(from[i]);
-  *reinterpret_cast<Pack<T, N>*>(to) = pack;
-}
 
 template <int N>
 __device__ inline void add(const float (&values)[N], float scale, float* to) {
@@ -67,50 +47,86 @@ struct Place {
   }
 };
 
+// The weights of a place's points, or the logits that make them, and where the points lie.
+struct Given {
+  const float *weights, *locations;
+
+  __device__ Given(const Sampling& p, const Place& place)
+      : weights(p.weights + place.number * p.points),
+        locations(p.locations + 2 * place.number * p.points) {}
+  __device__ float weight(int k) const { return weights[k]; }
+  __device__ float x(int k, int) const { return locations[2 * k]; }
+  __device__ float y(int k, int) const { return locations[2 * k + 1]; }
+};
+
+// The same where points are told by how far they are from the middle of the query's box.
+template <typename T>
+struct AroundBox {
+  const T *logits, *offsets;
+  const float *box, *reach;
+
+  __device__ AroundBox(const Sampling& p, const Place& place)
+      : logits(static_cast<const T*>(p.logits) + place.number * p.points),
+        offsets(static_cast<const T*>(p.offsets) + 2 * place.number * p.points),
+        box(p.boxes + 4 * (place.number / p.heads)),
+        reach(p.reach) {}
+  __device__ float weight(int k) const { return to_float(logits[k]); }
+  __device__ float x(int k, int level) const {
+    return box[0] + to_float(offsets[2 * k]) * box[2] * reach[level];
+  }
+  __device__ float y(int k, int level) const {
+    return box[1] + to_float(offsets[2 * k + 1]) * box[3] * reach[level];
+  }
+};
+
 // The weights of a place: as they are given, or the softmax of them. All lanes of a warp make one.
+template <typename Points>
 struct Weights {
-  const float* all;
+  const Points& points;
   bool softmax;
   float top, sum;
 
-  __device__ Weights(const Sampling& p, const Place& place)
-      : all(p.weights + place.number * p.points), softmax(p.softmax), top(0.0F), sum(1.0F) {
+  __device__ Weights(const Sampling& p, const Place& place, const Points& points)
+      : points(points), softmax(p.softmax), top(0.0F), sum(1.0F) {
     if (!softmax || p.points == 0) return;
-    top = all[0];
-    for (int k = place.lane; k < p.points; k += p.lanes) top = all[k] > top ? all[k] : top;
+    top = points.weight(0);
+    for (int k = place.lane; k < p.points; k += p.lanes) {
+      top = points.weight(k) > top ? points.weight(k) : top;
+    }
     top = lanes_max(top, p.lanes);
     sum = 0.0F;
-    for (int k = place.lane; k < p.points; k += p.lanes) sum += expf(all[k] - top);
+    for (int k = place.lane; k < p.points; k += p.lanes) sum += expf(points.weight(k) - top);
     sum = lanes_sum(sum, p.lanes);
   }
-  __device__ float operator[](int k) const { return softmax ? expf(all[k] - top) / sum : all[k]; }
+  __device__ float operator[](int k) const {
+    return softmax ? expf(points.weight(k) - top) / sum : points.weight(k);
+  }
 };
 
-// Calls visit(k, point, level, corners) for all points of a place, k counted from its first.
-template <typename Visit>
-__device__ inline void each_point(const Sampling& p, std::int64_t number, Visit visit) {
+// Calls visit(k, level, corners) for all points of a place, k counted from its first.
+template <typename Points, typename Visit>
+__device__ inline void each_point(const Sampling& p, const Points& points, Visit visit) {
   for (int level = 0, k = 0; level < p.levels; ++level) {
     for (; k < p.end[level]; ++k) {
-      const std::int64_t point = number * p.points + k;
       Footprint c;
-      find_footprint(p.locations[2 * point], p.locations[2 * point + 1], p.height[level],
-                     p.width[level], c);
-      visit(k, point, level, c);
+      find_footprint(points.x(k, level), points.y(k, level), p.height[level], p.width[level], c);
+      visit(k, level, c);
     }
   }
 }
 
-template <typename T, int N>
+template <typename T, int N, typename Points>
 __global__ void __launch_bounds__(kThreads) sample_kernel(const Sampling p) {
   const Place place(p);
-  const Weights weights(p, place);
+  const Points points(p, place);
+  const Weights<Points> weights(p, place, points);
   if (!place.real) return;
   const auto* const values = static_cast<const T*>(p.values) + place.base;
   auto* const out = static_cast<T*>(p.out) + place.number * p.channels;
   const std::int64_t step = static_cast<std::int64_t>(p.heads) * p.channels;
   for (int channel = place.lane * N; channel < p.channels; channel += p.lanes * N) {
     float sum[N] = {};
-    each_point(p, place.number, [&](int k, std::int64_t, int level, const Footprint& c) {
+    each_point(p, points, [&](int k, int level, const Footprint& c) {
       const float weight = weights[k];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
@@ -129,13 +145,15 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(const Sampling p) {
 template <typename T, int N>
 __global__ void __launch_bounds__(kThreads) differentiate_kernel(const Sampling p) {
   const Place place(p);
-  const Weights weights(p, place);
+  const Given points(p, place);
+  const Weights<Given> weights(p, place, points);
   const auto* const values = static_cast<const T*>(p.values) + place.base;
   float* const grad_values = p.grad_values + place.base;
   const auto* const grad = static_cast<const T*>(p.grad) + place.number * p.channels;
   const std::int64_t step = static_cast<std::int64_t>(p.heads) * p.channels;
   float mean = 0.0F;  // of the slopes of a softmax
-  each_point(p, place.number, [&](int k, std::int64_t point, int level, const Footprint& c) {
+  each_point(p, points, [&](int k, int level, const Footprint& c) {
+    const std::int64_t point = place.number * p.points + k;
     const float weight = weights[k];
     float product[4] = {};
     for (int channel = place.lane * N; channel < p.channels; channel += p.lanes * N) {
@@ -176,7 +194,10 @@ Grid grid_of(const Sampling& p) {
 
 template <typename T, int kVector>
 void launch_sample(const Sampling& p, Stream stream) {
-  launch("deform_attn", sample_kernel<T, kVector>, grid_of(p), kThreads, 0, stream, p);
+  constexpr auto kGiven = sample_kernel<T, kVector, Given>;
+  constexpr auto kAroundBox = sample_kernel<T, kVector, AroundBox<T>>;
+  launch("deform_attn", p.boxes != nullptr ? kAroundBox : kGiven, grid_of(p), kThreads, 0, stream,
+         p);
 }
 
 template <typename T, int kVector>

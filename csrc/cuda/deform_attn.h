@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/tensor_view.h"
+#include "cuda/stream.h"
 
 namespace detrx::cuda {
 
@@ -22,7 +23,29 @@ void deform_attn(const AnyView<4>& values, const std::vector<std::int64_t>& side
                  const std::vector<std::int64_t>& points, bool softmax, const AnyView<3>& out,
                  std::int64_t stream);
 
-// The gradients of the above (with softmax, of the logits), given the gradient of out in the type
+// A call of the below over memory of the device that is not checked.
+struct BoxAttention {
+  std::int64_t images, pixels, queries, heads, channels;
+  const void *values, *offsets, *logits;  // of one type
+  const float* boxes;
+  void* out;
+};
+
+// The same for the points around boxes, softmax included. A point of a level that has n lies at
+// centre + offset * (w, h) * reach / n of its query's box. Does not wait; may be captured.
+void deform_attn_of_boxes(const BoxAttention& call, const std::vector<std::int64_t>& sides,
+                          const std::vector<std::int64_t>& points, float reach, Dtype dtype,
+                          Stream stream);
+
+// The same for tensors, which are checked:
+//   boxes   (B, Q, 4) float32 centres cx, cy, w, h
+//   offsets (B, Q, H * P * 2), logits (B, Q, H * P), out (B, Q, H * D) of the type of values
+void deform_attn_of_boxes(const AnyView<4>& values, const std::vector<std::int64_t>& sides,
+                          const AnyView<3>& boxes, const AnyView<3>& offsets,
+                          const AnyView<3>& logits, const std::vector<std::int64_t>& points,
+                          float reach, const AnyView<3>& out, std::int64_t stream);
+
+// The gradients of deform_attn (with softmax, of the logits), given the gradient of out in the type
 // of values.
 //   grad_values    (B, S, H, D) float32, added to: pass zeros. Threads add in no fixed order, so
 //                  its last bits differ from run to run

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "core/inline.h"
+#include "cuda/stream.h"
 
 #if !defined(__CUDACC_RTC__)
 #include <cuda_runtime.h>
@@ -28,13 +29,10 @@ struct Grid {
 
 #if defined(__CUDACC_RTC__)
 
-using Stream = void*;
 template <typename Problem>
 void launch(const char*, void (*)(Problem), Grid, int, int, Stream, const Problem&) {}
 
 #else
-
-using Stream = cudaStream_t;
 
 // Starts blocks of `threads` threads with `shared` bytes of memory each; does nothing where the
 // grid is empty. Does not wait.

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "cuda/launch.h"
+#include "cuda/stream.h"
 
 namespace detrx::cuda {
 
@@ -20,6 +20,11 @@ struct Sampling {
   const void* values;
   const float* locations;
   const float* weights;
+  // In place of the two above: boxes (B, Q, 4), and offsets and logits of the type of values. A
+  // point lies at the centre + offset * (w, h) * the reach of its level.
+  const float* boxes;
+  const void *offsets, *logits;
+  float reach[kMostLevels];
   void* out;
   const void* grad;
   float* grad_values;

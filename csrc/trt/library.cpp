@@ -6,7 +6,6 @@
 
 #include "trt/error.h"
 #include "trt/log.h"
-#include "trt/plugins/creators.h"
 #include "trt/vendor.h"
 
 namespace detrx::trt {
@@ -14,6 +13,8 @@ namespace {
 
 using AskVersion = std::int32_t();
 using MakeRuntime = void*(void* logger, std::int32_t version);
+using AskRegistry = nvinfer1::IPluginRegistry*();
+using RegisterPlugins = std::int32_t(void* registry, void* logger);
 
 constexpr std::uintptr_t kNoObject = 4096;  // below this address there is never one
 
@@ -81,6 +82,19 @@ bool Library::open(const std::string& name, std::string& reason, bool& seen) {
   return true;
 }
 
+void Library::load_plugins(const std::string& path) {
+  auto* const ask = symbol<AskRegistry>(handle_, "getPluginRegistry");
+  expect(ask != nullptr, "[plugins] ", version_.name(), " (", path_, ") takes no plugins");
+  void* const plugins = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  const char* const why = plugins == nullptr ? dlerror() : nullptr;
+  expect(plugins != nullptr, "[plugins] ", path, " cannot be opened: ", why != nullptr ? why : "");
+  auto* const take = symbol<RegisterPlugins>(plugins, "detrxRegisterPlugins");
+  expect(take != nullptr, "[plugins] ", path, " is no library of detrx's plugins");
+  take_log();
+  expect(take(ask(), logger()) > 0, "[plugins] ", version_.name(), " takes none of those in ", path,
+         ":\n", Said{});
+}
+
 nvinfer1::IRuntime& Library::runtime() {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (!runtime_) {
@@ -96,7 +110,6 @@ nvinfer1::IRuntime& Library::runtime() {
                         take_log());
     }
     runtime_.reset(static_cast<nvinfer1::IRuntime*>(made));
-    register_plugins(handle_);
   }
   return *runtime_;
 }

@@ -35,6 +35,10 @@ class Library {
   // none.
   nvinfer1::IRuntime& runtime();
 
+  // Opens a library with plugins of ours and makes them known, before an engine that holds some is
+  // opened. It stays open as TensorRT does. Throws EngineError where that fails.
+  void load_plugins(const std::string& path);
+
  private:
   bool open(const std::string& name, std::string& reason, bool& seen);
 

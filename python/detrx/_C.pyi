@@ -441,6 +441,47 @@ class cuda:
         stream: int,
     ) -> None: ...
     @staticmethod
+    def decode_node(
+        logits: Any,
+        boxes: Any,
+        each: bool,
+        no_object: bool,
+        columns: Sequence[int],
+        scores: Any,
+        labels: Any,
+        corners: Any,
+        queries: Any,
+        workspace: Any,
+        stream: int,
+    ) -> None: ...
+    @staticmethod
+    def deform_attn_of_boxes(
+        values: Any,
+        sides: Sequence[int],
+        boxes: Any,
+        offsets: Any,
+        logits: Any,
+        points: Sequence[int],
+        reach: float,
+        out: Any,
+        stream: int,
+    ) -> None: ...
+    @staticmethod
+    def layer_norm(
+        x: Any, residual: Any | None, gain: Any, bias: Any, epsilon: float, out: Any, stream: int
+    ) -> None: ...
+    @staticmethod
+    def attention(
+        query: Any,
+        key: Any,
+        value: Any,
+        bias: Any | None,
+        heads: int,
+        scale: float,
+        out: Any,
+        stream: int,
+    ) -> None: ...
+    @staticmethod
     def decode_workspace(images: int, queries: int, no_object: bool) -> int: ...
     @staticmethod
     def letterbox(

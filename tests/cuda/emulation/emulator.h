@@ -199,6 +199,9 @@ To bits_as(From value) {
 #define gridDim (emulator::grid_size)
 
 inline void __syncthreads() { emulator::wait(emulator::block->all); }
+inline void __syncwarp() {
+  emulator::wait(emulator::block->warps[emulator::block->running / emulator::kWarp]);
+}
 
 template <typename T>
 T __shfl_xor_sync(unsigned, T value, int step) {

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/inline.h"
+#include "cuda/stream.h"
 #include "emulator.h"
 
 #define DETRX_SHARED_MEMORY(name) unsigned char* const name = emulator::block->shared.data()
@@ -16,8 +17,6 @@ struct Grid {
   std::int64_t y = 1;
   std::int64_t z = 1;
 };
-
-using Stream = void*;
 
 template <typename Problem>
 void launch(const char* where, void (*kernel)(Problem), Grid grid, int threads, int shared, Stream,
