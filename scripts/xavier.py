@@ -3,7 +3,8 @@
     python scripts/xavier.py [folder]
 
 The folder (build/xavier unless named) takes NVRTC, installed from PyPI by this Python's pip on first use, and one cubin
-for each csrc/cuda/*.cu. Needs neither nvcc nor a GPU. Leaves with 1 where a file does not compile, or to no sm_72 code.
+for each csrc/cuda/*.cu. Needs neither nvcc nor a GPU. Leaves with 1 where a file does not compile, or to no sm_72 code,
+or where tensor cores are asked for and no instruction of theirs came out.
 """
 
 from __future__ import annotations
@@ -59,8 +60,11 @@ def compile_one(compiler: Compiler, source: Path, folder: Path) -> bool:
     cubin, log = compiler.compile(source)
     seconds = time.perf_counter() - start
     kernels, machine = inspect(cubin)
-    good = bool(kernels) and machine == 72
-    print(f"{source.name}: {kernels} kernels for sm_{machine}, {len(cubin)} bytes, {seconds:.1f} s")
+    hmma, imma = tensor_instructions(cubin)
+    wants_tensor_cores = '#include "cuda/wmma.h"' in source.read_text(encoding="utf-8")
+    good = bool(kernels) and machine == 72 and (hmma > 0 or not wants_tensor_cores)
+    said = f", {hmma} HMMA and {imma} IMMA instructions" if wants_tensor_cores or hmma or imma else ""
+    print(f"{source.name}: {kernels} kernels for sm_{machine}, {len(cubin)} bytes, {seconds:.1f} s{said}")
     if not good:
         print(log, file=sys.stderr)
     (folder / f"{source.stem}.cubin").write_bytes(cubin)
@@ -81,12 +85,36 @@ def inspect(cubin: bytes) -> tuple[int, int]:
     """How many kernels an ELF file of NVIDIA's holds, and for which architecture; 0, 0 where it is none."""
     if cubin[:4] != b"\x7fELF" or struct.unpack_from("<H", cubin, 18)[0] != 190:  # EM_CUDA
         return 0, 0
+    (flags,) = struct.unpack_from("<I", cubin, 48)
+    return len(kernels_in(cubin)), flags & 0xFF
+
+
+def kernels_in(cubin: bytes) -> list[bytes]:
+    """The machine code of each kernel in an ELF file of NVIDIA's."""
     (sections,) = struct.unpack_from("<Q", cubin, 40)
-    flags, _, _, _, size, count, names_at = struct.unpack_from("<IHHHHHH", cubin, 48)
+    _, _, _, size, count, names_at = struct.unpack_from("<HHHHHH", cubin, 52)
     headers = [struct.unpack_from("<IIQQQQ", cubin, sections + i * size) for i in range(count)]
     names = headers[names_at][4]
-    found = [cubin[names + name :].split(b"\0", 1)[0] for name, *_ in headers]
-    return sum(name.startswith(b".text.") for name in found), flags & 0xFF
+    return [
+        cubin[start : start + length]
+        for name, _, _, _, start, length in headers
+        if cubin.startswith(b".text.", names + name)
+    ]
+
+
+def tensor_instructions(cubin: bytes) -> tuple[int, int]:
+    """How many instructions of tensor cores there are: HMMA (float16) and IMMA (8-bit integers).
+
+    An instruction of sm_70 and later has 16 bytes, of which the lowest 12 bits say what it does.
+    """
+    if inspect(cubin) == (0, 0):
+        return 0, 0
+    codes = [
+        code & 0xFFF
+        for kernel in kernels_in(cubin)
+        for (code,) in struct.iter_unpack("<H14x", kernel[: len(kernel) // 16 * 16])
+    ]
+    return codes.count(0x236), codes.count(0x237)
 
 
 class Compiler:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import detrx
@@ -64,3 +66,20 @@ def test_what_counts_as_a_tensorrt(monkeypatch: pytest.MonkeyPatch, libraries, w
     assert found == state
     assert all(said in text for said in [*libraries.values(), *wheels])
     assert (remedy == "") == (state == "ok")
+
+
+def test_the_plugins_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("DETRX_TENSORRT_PLUGINS", raising=False)
+    monkeypatch.setattr(
+        doctor, "plugin_library", lambda major: Path(f"/a/lib{major}.so") if major == 10 else None
+    )
+    assert doctor._plugins() == ("ok", "built for TensorRT 10 (lib10.so)", "")
+    monkeypatch.setattr(doctor, "plugin_library", lambda major: None)
+    state, found, remedy = doctor._plugins()
+    assert (state, "none built" in found) == ("note", True)
+    assert "DETRX_CUDA=ON" in remedy
+    library = tmp_path / "mine.so"
+    monkeypatch.setenv("DETRX_TENSORRT_PLUGINS", str(library))
+    assert doctor._plugins()[0] == "missing"
+    library.touch()
+    assert doctor._plugins() == ("ok", f"{library}, as DETRX_TENSORRT_PLUGINS says", "")

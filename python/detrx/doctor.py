@@ -20,6 +20,8 @@ from detrx.images import opencv
 from detrx.live.sink import why_no_window
 from detrx.runtime import probe
 from detrx.runtime.backend import BUNDLED
+from detrx.runtime.tensorrt_plugins import BUILD as PLUGIN_BUILD
+from detrx.runtime.tensorrt_plugins import PLUGINS, plugin_library
 
 OPENCV_WHEELS = (
     "opencv-python-headless",
@@ -174,6 +176,20 @@ def _adapters() -> Tuple[str, str, str]:
     return "note", f"{text}; engines run by TensorRT's Python package, slower", remedy
 
 
+def _plugins() -> Tuple[str, str, str]:
+    """Only engines of the plugin graph need them, and only TensorRT 8.5 needs that graph."""
+    named = os.environ.get(PLUGINS)
+    if named and not Path(named).is_file():
+        return "missing", f"{named}, which {PLUGINS} names, is not there", f"unset {PLUGINS}"
+    if named:
+        return "ok", f"{named}, as {PLUGINS} says", ""
+    found = {major: plugin_library(major) for major in native.TENSORRT_MAJORS}
+    built = [f"TensorRT {major} ({path.name})" for major, path in found.items() if path is not None]
+    if built:
+        return "ok", f"built for {' and '.join(built)}", ""
+    return "note", "none built; only engines of `export --graph plugin` need them", PLUGIN_BUILD
+
+
 def _cameras() -> Tuple[str, str, str]:
     found = sorted(Path("/dev").glob("video*"))
     if not found:
@@ -222,6 +238,7 @@ CHECKS: Tuple[Tuple[str, Callable[[], Tuple[str, str, str]]], ...] = (
     ("CUDA", _cuda),
     ("TensorRT", _tensorrt),
     ("TensorRT adapters", _adapters),
+    ("TensorRT plugins", _plugins),
     ("COCO numbers", _package("faster-coco-eval", state="note", remedy=pip_install("cpu"))),
     ("timm", _package("timm", state="note", remedy=pip_install("train"))),
     ("bundled model", _bundled),

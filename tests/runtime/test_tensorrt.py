@@ -14,7 +14,7 @@ import pytest
 
 from detrx import native
 from detrx.errors import ConfigError, DeviceError, EngineError, MissingBackendError, TrustError
-from detrx.runtime import tensorrt
+from detrx.runtime import tensorrt, tensorrt_plugins
 from detrx.runtime.backend import open_backend
 from detrx.runtime.sidecar import Sidecar, file_sha256, read_sidecar, sidecar_path
 from detrx.types import ModelInfo
@@ -30,8 +30,12 @@ class Library:
 
     def __init__(self, names: list[str]) -> None:
         self.names = names
+        self.plugins: list[str] = []
         if "absent" in names[0]:
             raise FileNotFoundError("Tried: absent")
+
+    def load_plugins(self, path: str) -> None:
+        self.plugins.append(path)
 
 
 class Session:
@@ -72,6 +76,7 @@ class Adapter:
 
     def Engine(self, library: Library, device: Any, plan: bytes) -> SimpleNamespace:  # noqa: N802
         self.deserialised += 1
+        self.plugins = list(library.plugins)
         return SimpleNamespace(tensors=self.tensors, layers_json=lambda: '{"Layers": []}')
 
     def cuda_device(self, index: int) -> SimpleNamespace:
@@ -248,3 +253,67 @@ def test_where_the_library_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> Non
     assert tensorrt.library_names(8)[-1] == "libnvinfer.so.8"
     monkeypatch.setenv(tensorrt.LIBRARY, "mine.so")
     assert tensorrt.library_names(8) == ["mine.so"]
+
+
+def test_plugins_are_loaded_before_the_engine(
+    adapter: Adapter, engine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And only those with which it was built."""
+    library = tmp_path / "libplugins.so"
+    library.write_bytes(b"kernels")
+    describe(engine, plugin_sha256=file_sha256(library))
+    monkeypatch.setenv("DETRX_TENSORRT_PLUGINS", str(library))
+    open_backend(engine)
+    assert adapter.plugins == [str(library)]
+    library.write_bytes(b"other kernels")
+    with pytest.raises(
+        EngineError, match=r"built with plugins of SHA-256 \w{12}, and .*libplugins.so has \w{12}"
+    ):
+        open_backend(engine)
+    library.unlink()
+    with pytest.raises(MissingBackendError, match=r"plugins for TensorRT 10.*DETRX_TENSORRT_PLUGINS \(now /"):
+        open_backend(engine)
+    monkeypatch.delenv("DETRX_TENSORRT_PLUGINS")
+    monkeypatch.setattr("detrx.runtime.tensorrt_plugins.plugin_library", lambda major: None)
+    with pytest.raises(MissingBackendError, match="now unset"):
+        open_backend(engine)
+    assert adapter.deserialised == 1
+
+
+def test_an_engine_without_plugins_loads_none(
+    adapter: Adapter, engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DETRX_TENSORRT_PLUGINS", "/nowhere.so")
+    open_backend(engine)
+    assert adapter.plugins == []
+
+
+class Registry:
+    """Of the stand-in for TensorRT's Python package, 8.6 and later."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer, self.loaded = answer, []
+
+    def load_library(self, path: str) -> object:
+        self.loaded.append(path)
+        return self.answer
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_the_python_package_loads_a_library_once(name: str) -> None:
+    registry, started = Registry(object()), []
+    package: Any = SimpleNamespace(
+        __name__=f"tensorrt_{name}",
+        __version__="10.3.0",
+        get_plugin_registry=lambda: registry,
+        init_libnvinfer_plugins=lambda logger, namespace: started.append((logger, namespace)),
+    )
+    for _ in range(2):
+        tensorrt_plugins.load_plugins(package, "log", Path("libplugins.so"))
+    assert (registry.loaded, started) == (["libplugins.so"], [("log", "")])
+    registry.answer = None
+    with pytest.raises(EngineError, match=r"TensorRT 10.3.0 takes none of those in other.so"):
+        tensorrt_plugins.load_plugins(package, "log", Path("other.so"))
+    package.get_plugin_registry = lambda: SimpleNamespace()  # 8.5
+    with pytest.raises(EngineError, match=r"none.so cannot be opened"):
+        tensorrt_plugins.load_plugins(package, "log", Path("none.so"))

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from plugin_driver import CHW4, FLOAT32, FLOAT64, INT32, INT64, LINEAR, Driver, Plugin, ports_of
 
+from detrx.errors import EngineError
 from detrx.export import plugin_reference as reference
 from detrx.export.plugin_nodes import KINDS, PLUGIN_NAMESPACE, PLUGIN_VERSION
 
@@ -274,3 +275,26 @@ def test_the_library_brings_no_tensorrt(driver: Driver) -> None:
     door = b"getPluginCreators" if driver.major == 8 else b"getCreators"
     for name in (door, b"setLoggerFinder", b"detrxRegisterPlugins"):
         assert b"\0" + name + b"\0" in content
+
+
+def test_an_engine_finds_the_plugins_once_they_are_loaded(pairing: building.Pairing, tmp_path: Path) -> None:
+    """By detrx's own runtime, over a TensorRT of ours; twice is once."""
+    adapter, found = pairing.adapter, open_driver(pairing.root).plugins
+    own = tmp_path / "libnvinfer.so"  # a registry of its own
+    own.write_bytes(pairing.library.read_bytes())
+    library = adapter.Library([str(own)])
+    plan = pairing.plan("plugin DetrxDecode", "plugin DetrxDeformAttn")
+    with pytest.raises(EngineError, match="Cannot find plugin"):
+        adapter.Engine(library, adapter.host_device(), plan)
+    for _ in range(2):
+        library.load_plugins(str(found))
+    assert len(adapter.Engine(library, adapter.host_device(), plan).tensors) == 4
+    assert adapter.take_log().count("registered twice") == 0
+
+
+def test_libraries_that_are_no_plugins(pairing: building.Pairing) -> None:
+    library = pairing.adapter.Library([str(pairing.library)])
+    with pytest.raises(EngineError, match=r"libm.so.6 is no library of detrx's plugins"):
+        library.load_plugins("libm.so.6")
+    with pytest.raises(EngineError, match=r"(?s)none.so cannot be opened: .*No such file"):
+        library.load_plugins("/none.so")

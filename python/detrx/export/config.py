@@ -44,7 +44,7 @@ class ExportConfig:
     timing_cache: Optional[str] = None
     """A file for measured times of layers, which makes later builds quicker."""
     plugins: Optional[str] = None
-    """The library with our plugins, to build an engine of the plugin graph."""
+    """The library with our plugins, for an engine of the plugin graph; unset: the one installed with detrx."""
     capabilities: Tuple[str, ...] = ()
     """Of the GPUs that a TensorRT-RTX engine is built for, as 8.6 8.9; none lets every GPU compile it for itself."""
     trtexec: Optional[str] = None

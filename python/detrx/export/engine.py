@@ -24,6 +24,7 @@ from typing import Any
 from detrx.errors import ConfigError, EngineError, MissingBackendError, pip_install
 from detrx.export.engine_graph import Holds, what_it_holds
 from detrx.export.trtexec import run_trtexec
+from detrx.runtime.tensorrt_plugins import load_plugins, plugin_library
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class EngineSettings:
     timing_cache: Path | None = None
     """Measured times of layers, read and written; a second build of a like model is quicker."""
     plugins: Path | None = None
-    """The library with our plugins, for the plugin graph."""
+    """The library with our plugins, for the plugin graph; None takes the one that was installed with detrx."""
     capabilities: tuple[str, ...] = ()
     """RTX: the compute capabilities of the GPUs to build for; none: every GPU compiles the engine for itself."""
     trtexec: Path | None = None
@@ -61,6 +62,15 @@ class Built:
     version: str
     flavour: str
     """"tensorrt" or "rtx"."""
+    plugins: Path | None = None
+    """The library with our plugins, where the graph holds some."""
+
+
+def plugins_for(settings: EngineSettings, holds: Holds, major: int) -> Path | None:
+    """The library of plugins that a graph needs: the one that was named, else the one installed for that TensorRT."""
+    if not holds.plugins or settings.target == "rtx":
+        return None
+    return settings.plugins or plugin_library(major)
 
 
 def build_engine(onnx: Path, engine: Path, settings: EngineSettings) -> Built:
@@ -84,7 +94,7 @@ def build_engine(onnx: Path, engine: Path, settings: EngineSettings) -> Built:
             else:
                 program = find_trtexec(settings.trtexec)
                 version = run_trtexec(program, onnx, draft, settings, holds)
-                built = Built(version, "tensorrt")
+                built = Built(version, "tensorrt", plugins_for(settings, holds, int(version.split(".")[0])))
         draft.replace(engine)
     finally:
         draft.unlink(missing_ok=True)
@@ -162,8 +172,12 @@ def find_trtexec(named: Path | None) -> Path:
 def _by_bindings(trt: ModuleType, onnx: Path, out: Path, settings: EngineSettings, holds: Holds) -> Built:
     major = int(str(trt.__version__).split(".", maxsplit=1)[0])
     rtx = settings.target == "rtx"
+    if rtx and settings.plugins is not None:
+        raise ConfigError("[engine] TensorRT-RTX has no plugins; write the pure graph: --graph pure")
     logger = _logger(trt)
-    _load_plugins(trt, logger, settings.plugins, rtx=rtx)
+    plugins = plugins_for(settings, holds, major)
+    if plugins is not None:
+        load_plugins(trt, logger, plugins)
     builder = trt.Builder(logger)
     network = builder.create_network(_network_flags(trt, major, rtx=rtx))
     parser = trt.OnnxParser(network, logger)
@@ -179,7 +193,7 @@ def _by_bindings(trt: ModuleType, onnx: Path, out: Path, settings: EngineSetting
             f"more room may help: --workspace {2 * settings.workspace}"
         )
     out.write_bytes(memoryview(plan))
-    return Built(str(trt.__version__), "rtx" if rtx else "tensorrt")
+    return Built(str(trt.__version__), "rtx" if rtx else "tensorrt", plugins)
 
 
 def _logger(trt: ModuleType) -> Any:
@@ -203,21 +217,6 @@ def _network_flags(trt: ModuleType, major: int, *, rtx: bool) -> int:
     if major == 8 and not rtx:
         return 1 << int(flags.EXPLICIT_BATCH)
     return 1 << int(flags.STRONGLY_TYPED) if hasattr(flags, "STRONGLY_TYPED") else 0
-
-
-def _load_plugins(trt: ModuleType, logger: Any, library: Path | None, *, rtx: bool) -> None:
-    if library is None:
-        return
-    if rtx:
-        raise ConfigError("[engine] TensorRT-RTX has no plugins; write the pure graph: --graph pure")
-    trt.init_libnvinfer_plugins(logger, "")
-    registry = trt.get_plugin_registry()
-    if hasattr(registry, "load_library"):
-        registry.load_library(str(library))
-    else:  # 8.5
-        import ctypes
-
-        ctypes.CDLL(str(library), mode=ctypes.RTLD_LOCAL)
 
 
 def _configure(

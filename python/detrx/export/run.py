@@ -244,7 +244,7 @@ def _sidecar(
         batch=settings.batch if job.batch is None else (job.batch,) * 3,
         compute_capability=None if built.flavour == "rtx" else capability,
         driver=driver,
-        plugin_sha256=file_sha256(settings.plugins) if settings.plugins and job.nodes else None,
+        plugin_sha256=file_sha256(built.plugins) if built.plugins else None,
         gate={"compared": "the ONNX graph", **_numbers(report)},
     )
 

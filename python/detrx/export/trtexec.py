@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,11 +60,12 @@ def run_trtexec(program: Path, onnx: Path, engine: Path, settings: EngineSetting
     Raises:
         EngineError: it is another TensorRT than was asked for, or it built nothing.
     """
-    from detrx.export.engine import check_version
+    from detrx.export.engine import check_version, plugins_for
 
     version = version_of(program)
     check_version(version, settings.target)
     major, minor = (int(part) for part in version.split(".")[:2])
+    settings = replace(settings, plugins=plugins_for(settings, holds, major))
     line = command(program, onnx, engine, settings, holds, version=(major, minor))
     run_line(line, makes=engine, failure="built nothing")
     return version

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from detrx import native
 from detrx.errors import ConfigError, DeviceError, EngineError, MissingBackendError
 from detrx.runtime.sidecar import REBUILD, Sidecar, outputs_of, read_sidecar, require_fit, version_of
+from detrx.runtime.tensorrt_plugins import required_plugins
 from detrx.types import Raw
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,9 @@ class NativeSession:
         """
         device = device or adapter.cuda_device(0)
         require_fit(path, sidecar, capability=device.capability)
+        plugins = required_plugins(path, sidecar)
+        if plugins is not None:
+            library.load_plugins(str(plugins))
         self._engine: Any = adapter.Engine(library, device, path.read_bytes())
         self.tensors = {
             tensor.name: (np.dtype(tensor.dtype), tuple(tensor.shape)) for tensor in self._engine.tensors

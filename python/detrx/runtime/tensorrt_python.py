@@ -12,7 +12,7 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from detrx.errors import DeviceError, EngineError, MissingBackendError
 from detrx.native import TENSORRT_BUILD
 from detrx.runtime.sidecar import REBUILD, Sidecar, outputs_of, require_fit, version_of
+from detrx.runtime.tensorrt_plugins import load_plugins, required_plugins
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +62,15 @@ class PythonSession:
         device = self._cuda.Device(0)
         require_fit(path, sidecar, capability="{}.{}".format(*device.compute_capability()))
         self.description = f"{self._trt.__name__} {self._trt.__version__} on {device.name()}"
-        self._deserialise(path)
+        self._deserialise(path, required_plugins(path, sidecar))
         self._names = ("pixels", *outputs_of(self.tensors, path))
         self._allocate(sidecar.batch[2])
 
-    def _deserialise(self, path: Path) -> None:
+    def _deserialise(self, path: Path, plugins: Optional[Path]) -> None:
         trt = self._trt
         self._logger = trt.Logger(trt.Logger.WARNING)
+        if plugins is not None:
+            load_plugins(trt, self._logger, plugins)
         self._runtime = trt.Runtime(self._logger)
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         self._run_context = self._engine and self._engine.create_execution_context()

@@ -6,6 +6,7 @@
 //   out scores 0  2 -1 5           -1 is the number of images
 //   scale 2
 //   memory 512                     bytes of activations
+//   plugin DetrxDecode             a plan that holds one is taken where somebody has registered it
 //   fail enqueue                   or context, shape, address, data, format, host, inspector
 #include <NvInferRuntime.h>
 #include <stubs.h>
@@ -45,6 +46,66 @@ struct Entry {
   DataType type = DataType::kFLOAT;
   Dims shape{}, least{}, usual{}, most{};
 };
+
+// As the name says, and nothing else: what is registered is looked for by plans.
+class Registry : public IPluginRegistry {
+ public:
+#if NV_TENSORRT_MAJOR == 8
+  using Creator = IPluginCreator;
+  Creator* const* getPluginCreatorList(std::int32_t* const) const noexcept override { std::abort(); }
+  Creator* getPluginCreator(const char*, const char*, const char*) noexcept override { std::abort(); }
+  bool deregisterCreator(const Creator&) noexcept override { std::abort(); }
+  static const char* name_of(Creator& creator) { return creator.getPluginName(); }
+#else
+  using Creator = IPluginCreatorInterface;
+  Creator* const* getAllCreators(std::int32_t* const) const noexcept override { std::abort(); }
+  Creator* getCreator(const char*, const char*, const char*) noexcept override { std::abort(); }
+  bool deregisterCreator(const Creator&) noexcept override { std::abort(); }
+  IPluginResource* acquirePluginResource(const char*, IPluginResource*) noexcept override { std::abort(); }
+  std::int32_t releasePluginResource(const char*) noexcept override { std::abort(); }
+  static const char* name_of(Creator& creator) {
+    return static_cast<IPluginCreatorV3One&>(creator).getPluginName();
+  }
+#endif
+#if NV_TENSORRT_MAJOR == 10
+  bool registerCreator(IPluginCreator&, const char* const) noexcept override { std::abort(); }
+  IPluginCreator* const* getPluginCreatorList(std::int32_t* const) const noexcept override { std::abort(); }
+  IPluginCreator* getPluginCreator(const char*, const char*, const char*) noexcept override { std::abort(); }
+  bool deregisterCreator(const IPluginCreator&) noexcept override { std::abort(); }
+#endif
+#if NV_TENSORRT_MAJOR > 8 || NV_TENSORRT_MINOR > 5
+  bool isParentSearchEnabled() const override { std::abort(); }
+  void setParentSearchEnabled(const bool) override { std::abort(); }
+  void* loadLibrary(const char*) noexcept override { std::abort(); }
+  void deregisterLibrary(void*) noexcept override { std::abort(); }
+#endif
+#if NV_TENSORRT_MAJOR > 8  // of later ones than 10.3, which is why it does not say override
+  Creator* const* getAllCreatorsRecursive(std::int32_t* const) noexcept { std::abort(); }
+#endif
+  void setErrorRecorder(IErrorRecorder* const) noexcept override { std::abort(); }
+  IErrorRecorder* getErrorRecorder() const noexcept override { std::abort(); }
+
+  bool registerCreator(Creator& creator, const char* const where) noexcept override {
+    const std::string name = std::string(where) + " " + name_of(creator);
+    if (has(name)) {
+      if (logger != nullptr) logger->log(ILogger::Severity::kERROR, "a creator is registered twice");
+      return false;
+    }
+    names_.push_back(name);
+    return true;
+  }
+  bool has(const std::string& name) const {
+    return std::find(names_.begin(), names_.end(), name) != names_.end();
+  }
+
+ private:
+  std::vector<std::string> names_;
+};
+
+Registry& registry() {
+  static Registry& only = *new Registry;
+  return only;
+}
 
 struct Plan {
   std::vector<Entry> entries;
@@ -95,6 +156,12 @@ bool parse(const std::string& text, Plan& plan) {
       in >> plan.memory;
     } else if (word == "fail") {
       in >> plan.fail;
+    } else if (word == "plugin") {
+      in >> word;
+      if (!registry().has("detrx " + word)) {
+        logger->log(ILogger::Severity::kERROR, "Cannot find plugin");
+        return false;
+      }
     }
     entry.input = word == "in";
     entry.type = static_cast<DataType>(type);
@@ -342,6 +409,8 @@ EXPORT void* createInferRuntime_INTERNAL(void* given, std::int32_t version) noex
   return static_cast<IRuntime*>(new RuntimeFace);
 }
 #endif
+
+EXPORT IPluginRegistry* getPluginRegistry() noexcept { return &registry(); }
 
 // Objects that nobody has deleted yet.
 EXPORT int detrx_fake_alive() { return alive; }
