@@ -24,6 +24,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))  # pytest imports each file on its own
 from apart import Contender, serve, show, take_turns
+from machine import describe
 
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
 SIZE, BATCH, COLUMNS = (480, 640), 4, 91
@@ -271,6 +272,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         same_weights(Path(name))
         found = {kind: compare(kind, Path(name), rounds=args.rounds) for kind in kinds}
+    found["machine"] = describe()
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

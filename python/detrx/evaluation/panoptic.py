@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detrx.errors import DataError
+from detrx.types import Panoptic
 
 VOID = 0
 """The id of pixels that are nobody's; what lies there is neither right nor wrong."""
@@ -60,6 +61,11 @@ class Division:
     """The class of each segment by its id."""
     crowds: Tuple[int, ...] = ()
     """Ids of true segments that hold many objects: who finds them is neither right nor wrong."""
+
+
+def division_of(found: Panoptic) -> Division:
+    """What a model says of a picture."""
+    return Division(found.segments_map, {one.id: one.label for one in found.segments})
 
 
 class PanopticScore:

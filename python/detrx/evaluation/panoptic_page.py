@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from detrx.data.coco import Dataset, ImageRecord
 from detrx.draw import draw_panoptic, mosaic
 from detrx.evaluation.page import STYLE, image_tag
-from detrx.evaluation.panoptic import Division, PanopticMetrics, PanopticScore, Quality
+from detrx.evaluation.panoptic import Division, PanopticMetrics, PanopticScore, Quality, division_of
 from detrx.images import read_image
 from detrx.live.panoptic_sink import PanopticFiles
 from detrx.live.sink import write_picture
@@ -94,7 +94,7 @@ class PanopticReport:
 def _errors(truth: Division, found: Panoptic, classes: int) -> int:
     """Segments of one picture that were missed or wrongly found."""
     score = PanopticScore(classes)
-    score.add(truth, Division(found.segments_map, {one.id: one.label for one in found.segments}))
+    score.add(truth, division_of(found))
     return int((score.missed + score.wrong).sum())
 
 

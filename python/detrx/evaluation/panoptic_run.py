@@ -10,7 +10,7 @@ from typing import Optional, Tuple, Union
 from detrx.data.coco import Dataset, ImageRecord
 from detrx.data.panoptic import find_panoptic, open_panoptic, segments_of
 from detrx.errors import ConfigError
-from detrx.evaluation.panoptic import Division, PanopticMetrics, PanopticScore
+from detrx.evaluation.panoptic import Division, PanopticMetrics, PanopticScore, division_of
 from detrx.evaluation.panoptic_page import PanopticReport
 from detrx.evaluation.run import Answer, Progress, answers
 from detrx.runtime.backend import find_model, open_backend
@@ -116,8 +116,3 @@ def truth_of(record: ImageRecord) -> Division:
     ids, numbers = segments_of(record)
     classes = dict(zip(numbers, record.labels.tolist()))
     return Division(ids, classes, tuple(n for n, crowd in zip(numbers, record.crowd) if crowd))
-
-
-def division_of(found: Panoptic) -> Division:
-    """What a model says of a picture."""
-    return Division(found.segments_map, {one.id: one.label for one in found.segments})

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Set, Union
 
 from detrx.images import IMAGE_SUFFIXES
-from detrx.live.sink import Shown, Sink, write_picture
+from detrx.live.sink import Shown, Sink, write_json, write_picture
 from detrx.types import ModelInfo, Panoptic
 
 
@@ -52,10 +51,7 @@ class PanopticFiles:
             return
         self._closed = True
         content = {"images": self._images, "annotations": self._annotations, "categories": self._categories}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(self.path.name + ".part")
-        part.write_text(json.dumps(content), encoding="utf-8")
-        part.replace(self.path)
+        write_json(self.path, content)
 
 
 class PanopticSink(Sink):

@@ -238,10 +238,7 @@ class CocoSink(Sink):
             return
         self._closed = True
         content = {"images": self._images, "annotations": self._annotations, "categories": self._categories}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(self.path.name + ".part")
-        part.write_text(json.dumps(content), encoding="utf-8")
-        part.replace(self.path)
+        write_json(self.path, content)
 
 
 class WindowSink(Sink):
@@ -298,6 +295,14 @@ def as_objects(found: Detections) -> List[Dict[str, Any]]:
         }
         for (box, score, label), name, mask, track in zip(found, found.names, masks, tracks)
     ]
+
+
+def write_json(path: Path, content: Dict[str, Any]) -> None:
+    """Write a file that is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content), encoding="utf-8")
+    part.replace(path)
 
 
 def write_picture(path: Union[str, Path], picture: NDArray[np.uint8]) -> None:

@@ -12,8 +12,8 @@ import torch
 from detrx.data.coco import Dataset
 from detrx.errors import ConfigError
 from detrx.evaluation.coco import Metrics, Prediction, score
-from detrx.evaluation.panoptic import PanopticScore
-from detrx.evaluation.panoptic_run import division_of, divisions
+from detrx.evaluation.panoptic import PanopticScore, division_of
+from detrx.evaluation.panoptic_run import divisions
 from detrx.evaluation.run import Answer, ModelBackend, predict_dataset
 from detrx.models.zoo import Model, ModelConfig, build
 from detrx.train.config import TrainConfig
