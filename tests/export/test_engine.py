@@ -36,11 +36,8 @@ def untrained(name: str, folder: Path) -> Path:
 
 @pytest.mark.needs("tensorrt_rtx")
 @pytest.mark.parametrize("name", ["rt-n", "detr-r18"])
-def test_an_engine_is_built_from_the_fp16_graph(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if name == "detr-r18":
-        monkeypatch.setattr("detrx.export.onnx._simplify", lambda graph: graph)
+@pytest.mark.timeout(600)  # a minute of one processor at most, of a busy one
+def test_an_engine_is_built_from_the_fp16_graph(name: str, tmp_path: Path) -> None:
     found = export(untrained(name, tmp_path), to="engine", precision="fp16", engine=RTX)
     assert found.path == tmp_path / f"{name}.engine"
     assert found.bytes > 1e6
@@ -48,6 +45,7 @@ def test_an_engine_is_built_from_the_fp16_graph(
     assert (sidecar.flavour, sidecar.precision, sidecar.info) == ("rtx", "fp16", found.info)
     assert sidecar.gate["compared"] == "the ONNX graph"
     assert sidecar.gate["engine"].startswith("not compared")
+    assert "beside it" not in sidecar.gate["engine"]  # but for want of a GPU or of pycuda
     assert "not compared" in found.engine
     assert sorted(p.name for p in tmp_path.glob("*.engine*")) == [
         found.path.name,

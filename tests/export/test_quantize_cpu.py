@@ -39,6 +39,7 @@ def test_all_that_is_chosen_becomes_integer_kernels(
     check_graph(made.model, info)
     assert set(made.kept.values()) <= {
         "first convolution",
+        "outside backbone and encoder",
         "head, sampling or selection",
         "product of two activations",
     }
@@ -67,20 +68,21 @@ def conv(
 
 
 def small(channels: int = 16) -> onnx.ModelProto:
-    """A first convolution, a second with a ReLU behind it and a channel of no weights, a sum, an answer."""
+    """A first convolution, a second with a ReLU, pooling and a channel of no weights, a third, a sum, an answer."""
     random = np.random.default_rng(1)
     square = random.normal(size=(channels, channels, 1, 1)).astype(np.float32)
     square[0] = 0
     bias = np.ones(channels, np.float32)
     first, a = conv("/model/backbone/a", square[:, :3], "pixels", "x", bias)
     second, b = conv("/model/backbone/b", square, "x", "y", bias)
-    third, c = conv("/model/backbone/c", square, "r", "z", bias)
+    pool = helper.make_node("MaxPool", ["r"], ["p"], name="/model/backbone/pool", kernel_shape=[1, 1])
+    third, c = conv("/model/backbone/c", square, "p", "z", bias)
     relu = helper.make_node("Relu", ["y"], ["r"], name="/model/backbone/relu")
-    add = helper.make_node("Add", ["r", "z"], ["s"], name="/model/backbone/add")
+    add = helper.make_node("Add", ["p", "z"], ["s"], name="/model/backbone/add")
     last = helper.make_node("Abs", ["s"], ["scores"], name="/abs")
     side = [1, channels, 4, 4]
     graph = helper.make_graph(
-        [first, second, relu, third, add, last],
+        [first, second, relu, pool, third, add, last],
         "small",
         [helper.make_tensor_value_info("pixels", onnx.TensorProto.FLOAT, [1, 3, 4, 4])],
         [helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, side)],
@@ -96,6 +98,10 @@ def test_a_relu_goes_and_a_channel_without_weights_keeps_its_bias(tmp_path: Path
     assert "Relu" not in {node.op_type for node in made.model.graph.node}
     session, inside = fused(made.model, tmp_path / "inside.onnx")
     assert Counter(n.op_type for n in inside.graph.node)["QLinearAdd"] == 1
+    kinds = {v.name: v.type.tensor_type.elem_type for v in inside.graph.value_info}
+    (pool,) = (n for n in inside.graph.node if n.op_type == "MaxPool")
+    assert kinds.get(pool.output[0]) != onnx.TensorProto.UINT8
+    assert "LeakyRelu" in {n.op_type for n in inside.graph.node}
     exact, _ = fused(small(), tmp_path / "exact.onnx")
     ours, theirs = (s.run(None, {"pixels": pictures[0]})[0] for s in (session, exact))
     assert np.abs(ours - theirs).max() < 0.03 * theirs.max()
@@ -112,7 +118,7 @@ def test_the_ends_of_a_range_hold_zero() -> None:
 
 def test_a_graph_without_layers_is_refused() -> None:
     bare = small()
-    del bare.graph.node[1:4]
+    del bare.graph.node[1:5]
     bare.graph.node[1].input[0] = bare.graph.node[1].input[1] = "x"
     with pytest.raises(ExportError, match="no layer that may be quantised"):
         quantize_for_cpu(bare, [], total=0)

@@ -12,11 +12,13 @@ from PIL import Image
 from detrx.cli.export import run
 from detrx.errors import ConfigError
 from detrx.export import onnx as writer
-from detrx.export.engine import EngineSettings
+from detrx.export.engine import Built, EngineSettings
 from detrx.export.gate import gate
 from detrx.export.parity import ParityError, ParityReport
 from detrx.export.run import export
-from detrx.runtime.backend import open_backend
+from detrx.runtime.backend import Backend, open_backend
+from detrx.runtime.sidecar import read_sidecar
+from detrx.types import Raw
 
 
 @pytest.fixture
@@ -158,6 +160,44 @@ def test_the_plugin_graph_is_exported_and_gated(weights: Path, tmp_path: Path, n
     assert found.report.passed
     kinds = {node.op_type for node in onnx.load(str(found.path)).graph.node if node.domain == "detrx"}
     assert kinds == {"DetrxDeformAttn", "DetrxDecode", "DetrxLayerNorm"}
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_an_engine_is_compared_where_it_runs(
+    shift: float, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_tidying: None
+) -> None:
+    class Ran:
+        """The weights by torch, with scores shifted."""
+
+        def __init__(self, engine: Path) -> None:
+            self.inner = open_backend(weights)
+            self.info, self.batch, self.description = read_sidecar(engine).info, 1, "an engine"
+
+        def infer(self, pixels: np.ndarray) -> Raw:
+            found = self.inner.infer(pixels)
+            return dataclasses.replace(found, scores=found.scores - np.float32(shift))
+
+        def close(self) -> None:
+            self.inner.close()
+
+    def opened(path: Path, **settings: object) -> Ran | Backend:
+        return Ran(path) if path.suffix == ".engine" else open_backend(path, **settings)
+
+    def built(graph: Path, engine: Path, settings: EngineSettings) -> Built:
+        engine.write_bytes(graph.read_bytes()[:1000])
+        return Built("10.3.0", "tensorrt")
+
+    monkeypatch.setattr("detrx.export.run.open_backend", opened)
+    monkeypatch.setattr("detrx.export.run.build_engine", built)
+    out = tmp_path / "a.engine"
+    if shift:
+        with pytest.raises(ParityError, match=r"kept as .*a\.engine\.rejected"):
+            export(weights, out=out, to="engine")
+    else:
+        found = export(weights, out=out, to="engine")
+        assert found.engine == "built by TensorRT 10.3.0; the engine itself: compared"
+        assert read_sidecar(out).gate["engine"] == "compared"
+    assert not list(tmp_path.glob("*draft*"))
 
 
 def test_no_such_weights(tmp_path: Path) -> None:

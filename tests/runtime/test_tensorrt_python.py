@@ -195,3 +195,20 @@ def test_no_pycuda(gpu: Gpu, engine: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
     with pytest.raises(MissingBackendError, match=r"pip install pycuda\."):
         session_of(engine)
+
+
+def test_the_wheel_with_the_bindings_alone_serves(
+    gpu: Gpu, engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = sidecar_path(engine).read_text()
+    sidecar_path(engine).write_text(read.replace('"flavour": "tensorrt"', '"flavour": "rtx"'))
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", None)
+    with pytest.raises(
+        MissingBackendError, match=r"pip install tensorrt-rtx-cu13-bindings==10\.3\.0 tensorrt-rtx"
+    ):
+        session_of(engine)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", gpu.modules["tensorrt"])
+    session = session_of(engine)
+    assert set(session.tensors) == {"pixels", "boxes", "scores", "labels"}
+    session.close()

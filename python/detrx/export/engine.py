@@ -25,12 +25,11 @@ from detrx.errors import ConfigError, EngineError, MissingBackendError, pip_inst
 from detrx.export.engine_graph import Holds, what_it_holds
 from detrx.export.trtexec import run_trtexec
 from detrx.runtime.tensorrt_plugins import load_plugins, plugin_library
+from detrx.runtime.tensorrt_python import PACKAGES
 
 log = logging.getLogger(__name__)
 
 TARGETS = ("auto", "8.5", "8.6", "10", "11", "rtx")
-RTX_MODULES = ("tensorrt_rtx", "tensorrt_rtx_bindings")
-"""The whole package, and what its bindings' wheel alone is called."""
 WORKSPACE = 1024
 RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 
@@ -124,7 +123,7 @@ def check_settings(settings: EngineSettings) -> None:
 
 
 def _import_rtx() -> ModuleType:
-    for name in RTX_MODULES:
+    for name in PACKAGES["rtx"]:
         try:
             return importlib.import_module(name)
         except ImportError:

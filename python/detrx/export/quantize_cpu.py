@@ -1,7 +1,7 @@
 """8-bit integers as ONNX Runtime's CPU computes them: Q/DQ pairs around whole stretches of the graph.
 
 ONNX Runtime makes an integer kernel of a node all of whose inputs and outputs are in 8 bits, and converts to float32
-and back wherever one is not. So what lies between the convolutions (sums, SiLU, concatenations, resizing, pooling) is
+and back wherever one is not. So what lies between the convolutions (sums, SiLU, concatenations, resizing) is
 in 8 bits too, and what is not is float32. Activations are unsigned and have a zero point, so that a ReLU before one is
 what the rounding does anyhow; weights are signed. Processors without VNNI would add two products of 8 by 8 bits in 16
 bits, which may overflow: 7 bits for the weights, the usual remedy, cost 5 points of AP with a MobileNetV2, so that
@@ -25,7 +25,7 @@ from detrx.export.quantize import CONVOLUTIONS
 
 BETWEEN = frozenset({"Add", "Mul", "Sigmoid", "Concat", "AveragePool", "GlobalAveragePool"})
 """Nodes that ONNX Runtime computes on 8-bit numbers."""
-SAME_SCALE = frozenset({"Resize", "MaxPool", "Slice"})
+SAME_SCALE = frozenset({"Resize", "Slice"})
 """Nodes that it moves 8-bit numbers through, if those that come out mean the same as those that go in."""
 CLIPPING = frozenset({"Relu", "Clip"})
 """Nodes that go where what comes before them answers in 8 bits: no number lies beyond what they leave."""
@@ -209,8 +209,22 @@ class _CpuWriter(Writer):
             else:
                 for i, name in enumerate(node.input):
                     node.input[i] = self._read(name)
-            self.nodes.append(node)
+            if node.op_type == "MaxPool":
+                self._keep_float(node)
+            else:
+                self.nodes.append(node)
         self.finish()
+
+    def _keep_float(self, pool: Any) -> None:
+        """Fence a MaxPool: ONNX Runtime carries 8-bit numbers through it, whose kernel for them takes 10 times as long.
+
+        The fence is a LeakyRelu with slope 1, which changes nothing and is not optimised away.
+        """
+        (source,), (out,) = pool.input, pool.output
+        self.add("LeakyRelu", [source], f"{out}:before", alpha=1.0)
+        pool.input[0], pool.output[0] = f"{out}:before", f"{out}:pooled"
+        self.nodes.append(pool)
+        self.add("LeakyRelu", [f"{out}:pooled"], out, alpha=1.0)
 
     def _read(self, name: str) -> str:
         """What a node reads in place of a tensor: what integers make comes from them."""

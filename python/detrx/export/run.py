@@ -219,6 +219,7 @@ def _engine(
     try:
         built = build_engine(graph, draft, settings)
         sidecar = _sidecar(job, graph, draft, built, report, settings)
+        beside.write_text(sidecar.to_json(), encoding="utf-8")  # no engine is opened without
         ran, itself = _compare(job, draft, reference)
         found = {**sidecar.gate, "engine": ran, **(_numbers(itself) if itself else {})}
         beside.write_text(dataclasses.replace(sidecar, gate=found).to_json(), encoding="utf-8")

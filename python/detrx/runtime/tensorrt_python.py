@@ -24,7 +24,12 @@ from detrx.runtime.tensorrt_plugins import load_plugins, required_plugins
 
 log = logging.getLogger(__name__)
 
-PACKAGES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
+PACKAGES = {"tensorrt": ("tensorrt",), "rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
+"""The bindings of each, and of TensorRT-RTX what they are called where the package over them is not installed."""
+WHEELS = {
+    "tensorrt": ("tensorrt",),
+    "tensorrt_rtx": ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs"),
+}
 ADVICE = "see `detrx doctor`; after a failure of the GPU itself only a new process can use it"
 
 
@@ -41,7 +46,7 @@ class PythonSession:
         self._trt = _package(PACKAGES[sidecar.flavour], sidecar)
         version = version_of(self._trt.__version__)
         require_fit(path, sidecar, version=version, flavour=sidecar.flavour)
-        self._cuda = _package("pycuda.driver", sidecar)
+        self._cuda = _package(("pycuda.driver",), sidecar)
         self._lock = threading.Lock()
         self._run_context: Any = None
         self._stream: Any = None
@@ -214,18 +219,22 @@ def _times(trt: Any) -> Any:
     return Times()
 
 
-def _package(name: str, sidecar: Sidecar) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        if "libcuda" in str(error):
-            raise DeviceError(
-                f"[PythonSession] no NVIDIA driver: {error}; `nvidia-smi` must list a GPU"
-            ) from error
-        package = name.split(".")[0].replace("_", "-")
-        pinned = f"=={sidecar.version}" if package != "pycuda" else ""
-        other = "" if sidecar.flavour == "rtx" else f" Or use the native adapter. {TENSORRT_BUILD}."
-        raise MissingBackendError(name, f"Type: pip install {package}{pinned}.{other} ({error})") from error
+def _package(names: Tuple[str, ...], sidecar: Sidecar) -> ModuleType:
+    """The first of them that is installed."""
+    errors = []
+    for name in names:
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            errors.append(error)
+            if "libcuda" in str(error):
+                raise DeviceError(
+                    f"[PythonSession] no NVIDIA driver: {error}; `nvidia-smi` must list a GPU"
+                ) from error
+    wheels = [f"{wheel}=={sidecar.version}" for wheel in WHEELS.get(names[0], ())] or ["pycuda"]
+    other = "" if sidecar.flavour == "rtx" else f" Or use the native adapter. {TENSORRT_BUILD}."
+    remedy = f"Type: pip install {' '.join(wheels)}.{other} ({errors[-1]})"
+    raise MissingBackendError(names[0], remedy) from errors[-1]
 
 
 def _primary_context(cuda: Any) -> Any:
