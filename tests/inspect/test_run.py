@@ -177,7 +177,7 @@ def test_an_engine_here(engine: Path) -> None:
     assert (found.version, found.runs, found.reached) == ("tensorrt 10.3.0", 3, 2)
     assert found.ms == pytest.approx(4.42)
     assert found.notes == (
-        "the work of 1 layers does not follow from their shapes, as of ..de[/encoder/Reshape.../encoder/Add_2]}; "
+        "not known from shapes: the work of 1 of 9 layers, as of ..de[/encoder/Reshape.../encoder/Add_2]}; "
         "--onnx tells it",
     )
 
@@ -260,6 +260,8 @@ def test_mistakes_are_explained(tmp_path: Path, engine: Path) -> None:
         inspect(engine, runs=0)
     with pytest.raises(ConfigError, match=r"model\.onnx"):
         inspect(tmp_path / "model.onnx")
+    with pytest.raises(ConfigError, match="no such file"):
+        inspect(tmp_path / "none.engine")
     with pytest.raises(EngineError, match="another engine"):
         inspect(engine, profile=SAMPLES / "trt10_profile.json")
     sidecar_path(engine).unlink()
@@ -281,6 +283,11 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     written = json.loads(out.read_text())
     assert written["reached"] == 3
     assert len(written["layers"]) == 9
+    assert main([*args[:2], "--layers", "2"]) == 0
+    told = capsys.readouterr().out
+    assert "no times" in told
+    assert "not looked at (needs the device: --device xavier-nx; times of layers: --profile" in told
+    assert "the largest 2 layers" in told
     assert main(["inspect", str(out)]) == 2
     assert "a report of `detrx inspect`" in capsys.readouterr().err
 

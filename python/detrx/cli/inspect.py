@@ -69,10 +69,10 @@ def show(found: Inspection, *, many: int) -> None:
     if many > 0:
         _show_layers(found, many)
     of = f" on {found.device}" if found.device else ""
-    timed = f"{found.ms:.3f} ms in layers{of}" + (f", of {found.runs} runs" if found.runs else "")
+    runs = f", of {found.runs} runs" if found.runs else ""
+    timed = "no times" if found.ms is None else f"{found.ms:.3f} ms in layers{of}{runs}"
     print(
-        f"{found.source} (TensorRT {found.version}): {len(found.layers)} layers, {found.gflop:.2f} GFLOP known, "
-        f"{timed if found.ms is not None else 'no times'}"
+        f"{found.source} (TensorRT {found.version}): {len(found.layers)} layers, {found.gflop:.2f} GFLOP known, {timed}"
     )
     for name, part in (
         ("time by precision", found.time_by_precision),
@@ -84,7 +84,10 @@ def show(found: Inspection, *, many: int) -> None:
     _show_kernels(found)
     print("Do tensor cores run it?")
     for level in found.levels:
-        print(f"  level {level.number} {'yes' if level.reached else ' - '}  {level.name}: {level.found}")
+        lacks = f" (needs {level.need})" if level.need and level.number < found.reached else ""
+        print(
+            f"  level {level.number} {'yes' if level.reached else ' - '}  {level.name}: {level.found}{lacks}"
+        )
     print(f"reached: level {found.reached} of 3. Next: {found.next}")
     for note in found.notes:
         print(f"note: {note}")

@@ -47,6 +47,8 @@ def look(path: Path, *, runs: int, measure: bool) -> Seen:
         raise ConfigError(
             f"[inspect] expected an .engine, a .plan, or the .json of `trtexec --exportLayerInfo`, got {path}"
         )
+    if not path.is_file():
+        raise ConfigError(f"[inspect] no such file: {path}")
     sidecar = read_sidecar(path)
     try:
         backend = open_model(path, device="auto", threads=None)

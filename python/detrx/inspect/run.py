@@ -177,9 +177,8 @@ def _notes(seen: Seen, reports: Sequence[LayerReport], device: Optional[Device])
     unknown = [layer for layer in reports if layer.gflop is None and layer.operation in SILENT]
     if unknown:
         first = short(unknown[0].name, most=40)
-        notes.append(
-            f"the work of {len(unknown)} layers does not follow from their shapes, as of {first}; --onnx tells it"
-        )
+        of = f"{len(unknown)} of {len(reports)} layers"
+        notes.append(f"not known from shapes: the work of {of}, as of {first}; --onnx tells it")
     for layer in reports:
         if device and layer.tflops and layer.tflops > SLACK * tensor_peak(device, layer.precision or "fp16"):
             notes.append(
