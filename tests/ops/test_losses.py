@@ -76,6 +76,15 @@ def test_any_number_of_classes(name, classes, dtype):
     check(LOSSES[name], scene(classes=classes, queries=70, dtype=dtype), close=HALF[dtype])
 
 
+@pytest.mark.parametrize("name", ["focal-2.0", "cross_entropy"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_that_ask_for_large_pages(name, dtype):
+    """A little more than 8 MB."""
+    s = scene(dtype=dtype, stages=2, images=5, queries=900, classes=480, share=0.02)
+    assert s.logits.nbytes > 8 << 20
+    check(LOSSES[name], s, close=HALF[dtype])
+
+
 @one_each
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_threads_change_no_bit(loss, dtype):
