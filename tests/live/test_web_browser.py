@@ -135,17 +135,30 @@ def test_zones_are_drawn_over_the_picture(browser: Any, camera: Camera) -> None:
     browser.wait(f"{drawn}.some(value => value > 0)")
 
 
+def on_page(browser: Any, places: tuple[tuple[float, float], ...]) -> list[dict[str, float]]:
+    """Where shares of the picture lie in the window."""
+    corner = "[b.left + v.left, b.top + v.top, v.width * v.scale, v.height * v.scale]"
+    view = f"(b => (v => {corner})(viewOf(b.width, b.height)))(at('overlay').getBoundingClientRect())"
+    left, top, width, height = browser.run(view)
+    return [{"x": left + x * width, "y": top + y * height} for x, y in places]
+
+
 def mouse(browser: Any, *places: tuple[float, float], pull: bool = False) -> None:
     """Click at shares of the picture, or pull from each to the next."""
-    place = "[b.left + v.left, b.top + v.top, v.width * v.scale, v.height * v.scale]"
-    view = f"(b => (v => {place})(viewOf(b.width, b.height)))"
-    box = browser.run(f"{view}(at('overlay').getBoundingClientRect())")
     kinds = ["mousePressed", *["mouseMoved"] * (len(places) - 2), "mouseReleased"] if pull else []
-    for at, (x, y) in enumerate(places):
-        where = {"x": box[0] + x * box[2], "y": box[1] + y * box[3], "button": "left", "clickCount": 1}
+    for at, where in enumerate(on_page(browser, places)):
         for kind in kinds[at : at + 1] or ["mouseMoved", "mousePressed", "mouseReleased"]:
-            pressed = {"buttons": 1} if pull else {}
-            browser.emulate("Input.dispatchMouseEvent", type=kind, **where, **pressed)
+            held = {"buttons": 1} if pull else {}
+            browser.emulate(
+                "Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **where, **held
+            )
+
+
+def finger(browser: Any, *places: tuple[float, float]) -> None:
+    """Pull a finger over the picture."""
+    for kind, where in zip(["touchStart", *["touchMove"] * (len(places) - 1)], on_page(browser, places)):
+        browser.emulate("Input.dispatchTouchEvent", type=kind, touchPoints=[where])
+    browser.emulate("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
 
 def press(browser: Any, key: str) -> None:
@@ -247,6 +260,18 @@ def test_zones_are_refused_shared_and_deleted(
     browser.wait("shapes().length === 0 && !saving")
     assert read_zones(file, empty=True) == ZonePlan()
     assert [line for line in browser.log() if "40" not in line] == []
+
+
+def test_a_finger_draws_and_moves(browser: Any, desk: tuple[Zones, ZoneEditor], tmp_path: Path) -> None:
+    browser.emulate("Emulation.setTouchEmulationEnabled", enabled=True)
+    browser.run("at('drawline').click()")
+    finger(browser, (0.2, 0.2), (0.25, 0.5), (0.3, 0.7))
+    browser.wait("zones.lines.length === 1 && !saving")
+    finger(browser, (0.3, 0.7), (0.4, 0.6), (0.5, 0.5), (0.6, 0.4))
+    browser.wait("!saving && zones.lines[0].end[0] > 0.55")
+    line = read_zones(tmp_path / "zones.json").lines[0]
+    np.testing.assert_allclose([line.start, line.end], [[0.2, 0.2], [0.6, 0.4]], atol=0.02)
+    assert browser.run("scrollY") == 0
 
 
 def test_the_page_says_what_became_of_the_camera(browser: Any, camera: Camera) -> None:

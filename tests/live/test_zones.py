@@ -127,6 +127,10 @@ def test_pixels_outside_of_the_picture_are_refused() -> None:
     zones, _ = walk(ZonePlan(pixels=True), [(100.0, 100.0)])
     with pytest.raises(ConfigError, match="far"):
         zones.change(plan)
+    zones.change(ZonePlan((Zone("near", ((0, 0), (400, 0), (0, 200))),), pixels=True))
+    nobody = Detections(np.zeros((0, 4), np.float32), np.zeros(0), np.zeros(0, int), tracks=np.zeros(0, int))
+    zones(Frame(IMAGE[:100, :100], 1, 0.1), nobody)
+    assert zones.size == (100, 100)
 
 
 def test_detect_counts_in_zones(tmp_path: Path) -> None:

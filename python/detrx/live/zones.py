@@ -59,16 +59,17 @@ class Zones:
 
         Raises:
             ValueError: the detections have no tracks.
-            ConfigError: a zone in pixels lies outside of the picture.
+            ConfigError: a zone in pixels lies outside of the first picture.
         """
         if found.tracks is None:
             raise ValueError("[zones] the detections must have tracks; put a Tracker before Zones")
         self.events, self._names, self._now = [], found.class_names, frame.seconds
         height, width = frame.image.shape[:2]
         self._turn_over()
-        if self.size != (width, height):
+        # A camera that comes back smaller is no reason to stop: what lies outside then counts nobody.
+        if self.size is None:
             self.plan.check_size(width, height)
-            self.size = width, height
+        self.size = width, height
         scale = (1.0, 1.0) if self.plan.pixels else (float(width), float(height))
         down = ANCHORS[self.plan.anchor]
         for track, (box, _, label) in zip(found.tracks.tolist(), found):
