@@ -85,11 +85,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave files without such a test unread: a GPU machine lacks what their imports want."""
+    """Leave files, and folders with their conftest, unread where no such test is: a GPU machine lacks their imports."""
     thing = config.getoption("--only-needs")
-    if thing is None or not collection_path.is_file():
+    if thing is None:
         return None
-    return True if f'needs("{thing}")' not in collection_path.read_text(encoding="utf-8") else None
+    files = [collection_path] if collection_path.is_file() else collection_path.rglob("*.py")
+    mark = f'needs("{thing}")'
+    found = any(file.suffix == ".py" and mark in file.read_text(encoding="utf-8") for file in files)
+    return None if found else True
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

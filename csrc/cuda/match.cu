@@ -11,7 +11,7 @@ __device__ inline BoxOf<float> read_box(const T* at) {
   return box_of(to_float(at[0]), to_float(at[1]), to_float(at[2]), to_float(at[3]));
 }
 
-// log(sum(e^x)) of one query.
+// log(sum(e^x)) of one query; count is 1 or more.
 template <typename T>
 __device__ inline float log_sum_exp(const T* x, int count) {
   float most = to_float(x[0]);
@@ -35,7 +35,8 @@ __global__ void __launch_bounds__(kThreads) cost_kernel(const CostTable p) {
   const bool softmax = w.kind == ClassCost::softmax;
   const std::int32_t given = p.counts[image];
   const std::int32_t count = given < p.targets ? given : p.targets;
-  const float whole = softmax && count > 0 ? log_sum_exp(logits, p.classes) : 0.0F;
+  const bool asked = softmax && count > 0 && p.classes > 0;
+  const float whole = asked ? log_sum_exp(logits, p.classes) : 0.0F;
   const float positive = w.class_ * w.alpha, negative = w.class_ * (1.0F - w.alpha);
   float* const to = p.cost + problem * p.targets * p.queries + query;
   for (std::int32_t t = 0; t < count; ++t) {

@@ -316,6 +316,21 @@ def test_what_cannot_be_matched_is_counted():
     assert (match >= 0).all()
 
 
+@pytest.mark.parametrize("softmax", [False, True])
+def test_without_classes_no_cost_is_finite_and_nothing_is_read(softmax):
+    counts = torch.tensor([2], dtype=torch.int32)
+    tables = (
+        torch.empty(1, 1, 3, 0),
+        some_boxes(1, 1, 3),
+        torch.zeros(1, 2).long(),
+        some_boxes(1, 2),
+        counts,
+    )
+    match, bad = cuda_bodies.match(*tables, softmax=softmax, factors=[2.0, 5.0, 2.0, 0.25, 2.0])
+    assert bad.tolist() == [6]
+    assert match.shape == (1, 2)
+
+
 def test_counts_outside_the_table_are_taken_as_its_ends():
     match, _ = cuda_bodies.assign(torch.rand(2, 3, 5), torch.tensor([-1, 9], dtype=torch.int32))
     assert (match[0] == -1).all()
