@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <array>
+#include <memory>
 #include <optional>
+#include <vector>
 
 #include "bindings/bind.h"
 #include "bindings/tensor_caster.h"
@@ -12,6 +14,7 @@
 #include "cuda/decode.h"
 #include "cuda/deform_attn.h"
 #include "cuda/frame_graph.h"
+#include "cuda/handles.h"
 #include "cuda/layer_norm.h"
 #include "cuda/letterbox.h"
 
@@ -43,69 +46,54 @@ void letterbox_taps(const Four& window, std::int64_t height, std::int64_t width,
   cuda::letterbox_taps(window_of(window), height, width, reinterpret_cast<Tap*>(taps.data));
 }
 
-// normal is scale, shift and empty of red, green and blue.
-void letterbox(const AnyView<3>& plane, const std::optional<AnyView<3>>& chroma, PixelFormat layout,
-               Colours colours, const Four& window, const std::array<float, 9>& normal,
-               const AnyView<2>& taps, const AnyView<3>& out, std::int64_t stream) {
+// Of scale, shift and empty of red, green and blue.
+Normalisation normalisation_of(const std::array<float, 9>& normal) {
   Normalisation named;
   std::copy_n(normal.data(), 3, named.scale);
   std::copy_n(normal.data() + 3, 3, named.shift);
   std::copy_n(normal.data() + 6, 3, named.empty);
-  cuda::letterbox(plane, chroma, layout, colours, window_of(window), named, taps, out, stream);
+  return named;
+}
+
+void letterbox(const AnyView<3>& plane, const std::optional<AnyView<3>>& chroma, PixelFormat layout,
+               Colours colours, const Four& window, const std::array<float, 9>& normal,
+               const AnyView<2>& taps, const AnyView<3>& out, std::int64_t stream) {
+  cuda::letterbox(plane, chroma, layout, colours, window_of(window), normalisation_of(normal), taps,
+                  out, stream);
 }
 
 using cuda::FrameGraph;
 using Pair = std::array<std::int64_t, 2>;
+using Plane = TensorView<const std::uint8_t, 3>;
 
 // Pointers and the stream as numbers.
-using NamedEngine = std::function<void(std::intptr_t, std::intptr_t, std::intptr_t, std::intptr_t)>;
+using Number = std::intptr_t;
+using NamedEngine = std::function<void(Number, const std::vector<Number>&, Number)>;
 
-Dtype dtype_named(bool half) { return half ? Dtype::float16 : Dtype::float32; }
-
-std::unique_ptr<FrameGraph> make_frames(const NamedEngine& engine, const Pair& picture,
-                                        PixelFormat layout, Colours colours, const Pair& canvas,
-                                        const std::array<std::int64_t, 4>& window,
-                                        const std::array<float, 9>& normal, const Pair& logits,
-                                        std::int64_t top, bool no_object, bool half, int slots,
-                                        int device) {
+std::unique_ptr<FrameGraph> make_frames(const NamedEngine& engine, const Pair& canvas,
+                                        const std::array<float, 9>& normal, bool half,
+                                        const std::vector<std::size_t>& answers,
+                                        std::size_t picture, int slots, int device, Number stream) {
   cuda::FramePlan plan;
-  plan.format = layout;
-  plan.colours = colours;
-  plan.height = picture[0];
-  plan.width = picture[1];
   plan.canvas_height = canvas[0];
   plan.canvas_width = canvas[1];
-  plan.window = {window[0], window[1], window[2], window[3]};
-  std::copy_n(normal.data(), 3, plan.normal.scale);
-  std::copy_n(normal.data() + 3, 3, plan.normal.shift);
-  std::copy_n(normal.data() + 6, 3, plan.normal.empty);
-  plan.pixels = plan.answers = dtype_named(half);
-  plan.queries = logits[0];
-  plan.columns = logits[1];
-  plan.top = top;
-  plan.decoding = no_object ? Decoding::queries : Decoding::pairs;
-  const auto number = [](auto* pointer) { return reinterpret_cast<std::intptr_t>(pointer); };
-  return std::make_unique<FrameGraph>(cuda::open_frame_device(device), plan, slots,
-                                      [&](const cuda::EngineMemory& memory, cuda::Stream stream) {
-                                        engine(number(memory.pixels), number(memory.logits),
-                                               number(memory.boxes), number(stream));
-                                      });
+  plan.normal = normalisation_of(normal);
+  plan.pixels = half ? Dtype::float16 : Dtype::float32;
+  plan.answers = answers;
+  plan.picture = picture;
+  const auto number = [](auto* pointer) { return reinterpret_cast<Number>(pointer); };
+  const auto named = [&](void* pixels, const std::vector<void*>& to, cuda::Stream on) {
+    std::vector<Number> numbers;
+    for (void* const one : to) numbers.push_back(number(one));
+    engine(number(pixels), numbers, number(on));
+  };
+  return std::make_unique<FrameGraph>(cuda::open_frame_device(device, cuda::stream_of(stream)),
+                                      plan, slots, named);
 }
 
-py::memoryview input(const FrameGraph& frames, int slot) {
-  return py::memoryview::from_buffer(frames.input(slot), {frames.rows(), frames.pitch()},
-                                     {frames.pitch(), std::int64_t{1}});
-}
-
-int take(FrameGraph& frames, const TensorView<float, 1>& scores,
-         const TensorView<std::int32_t, 1>& labels, const TensorView<float, 2>& corners) {
-  require_shape("frame_graph", "scores", scores, {frames.top()});
-  require_shape("frame_graph", "labels", labels, {frames.top()});
-  require_shape("frame_graph", "corners", corners, {frames.top(), 4});
-  require_contiguous("frame_graph", "scores", scores);
-  require_contiguous("frame_graph", "labels", labels);
-  require_contiguous("frame_graph", "corners", corners);
-  return frames.take(scores.data, labels.data, corners.data);
+void put(FrameGraph& frames, int slot, const Plane& plane, const std::optional<Plane>& chroma,
+         PixelFormat layout, Colours colours, const Four& window) {
+  frames.put(slot, cuda::HostPicture{plane, chroma, layout, colours}, window_of(window));
 }
 
 // What the TensorRT plugins compute, for tests and benchmarks without TensorRT.
@@ -150,17 +138,17 @@ void bind_cuda_run(py::module_& m) {
   m.def("letterbox_taps", &letterbox_taps, py::arg("window"), py::arg("height"), py::arg("width"),
         py::arg("taps"));
   py::class_<FrameGraph>(m, "FrameGraph", py::module_local())
-      .def(py::init(&make_frames), py::arg("engine"), py::kw_only(), py::arg("picture"),
-           py::arg("layout"), py::arg("colours"), py::arg("canvas"), py::arg("window"),
-           py::arg("normal"), py::arg("logits"), py::arg("top"), py::arg("no_object"),
-           py::arg("half"), py::arg("slots"), py::arg("device"))
-      .def("begin", &FrameGraph::begin)
-      .def("input", &input, py::arg("slot"), py::keep_alive<0, 1>())
+      .def(py::init(&make_frames), py::arg("engine"), py::kw_only(), py::arg("canvas"),
+           py::arg("normal"), py::arg("half"), py::arg("answers"), py::arg("picture"),
+           py::arg("slots"), py::arg("device"), py::arg("stream"))
+      .def_property_readonly("slots", &FrameGraph::slots)
+      .def("begin", &FrameGraph::begin, Release())
+      .def("put", &put, py::arg("slot"), py::arg("plane"), py::arg("chroma").none(true),
+           py::arg("layout"), py::arg("colours"), py::arg("window"), Release())
       .def("submit", &FrameGraph::submit, py::arg("slot"), Release())
-      .def("cancel", &FrameGraph::cancel, py::arg("slot"))
-      .def_property_readonly("flying", &FrameGraph::flying)
-      .def("ready", &FrameGraph::ready, Release())
-      .def("take", &take, py::arg("scores"), py::arg("labels"), py::arg("corners"), Release());
+      .def("cancel", &FrameGraph::cancel, py::arg("slot"), Release())
+      .def("take", &FrameGraph::take, py::arg("slot"), py::arg("answers"), Release())
+      .def("close", &FrameGraph::close, Release());
 }
 
 }  // namespace detrx

@@ -113,6 +113,19 @@ void bind_session(py::module_& m) {
             session.enqueue(reinterpret_cast<trt::Stream>(stream));
           },
           py::arg("stream"), Release())
+      .def(
+          "enqueue_one",
+          [](Session& session, std::uintptr_t input, const std::vector<std::uintptr_t>& outputs,
+             std::uintptr_t stream) {
+            std::vector<void*> places;
+            for (const std::uintptr_t to : outputs) places.push_back(reinterpret_cast<void*>(to));
+            session.enqueue_one(reinterpret_cast<void*>(input), places,
+                                reinterpret_cast<trt::Stream>(stream));
+          },
+          py::arg("input"), py::arg("outputs"), py::arg("stream"), Release())
+      .def_property_readonly(
+          "stream",
+          [](const Session& session) { return reinterpret_cast<std::uintptr_t>(session.stream()); })
       .def("profile", &Session::profile, py::arg("runs"), Release());
 }
 

@@ -1,5 +1,6 @@
 #include "cuda/frame_device.h"
 
+#include <algorithm>
 #include <vector>
 
 namespace detrx::cuda {
@@ -14,34 +15,71 @@ struct Graph {
 
 class CudaFrameDevice final : public FrameDevice {
  public:
-  explicit CudaFrameDevice(int device) : device_(device) {
+  CudaFrameDevice(int device, cudaStream_t stream)
+      : device_(device), stream_(stream), own_stream_(stream == nullptr) {
     const OnDevice here(device_, kWhere);
-    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), kWhere);
+    int integrated = 0;
+    check(cudaDeviceGetAttribute(&integrated, cudaDevAttrIntegrated, device_), kWhere);
+    one_memory_ = integrated != 0;
+    if (own_stream_) check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), kWhere);
   }
 
   ~CudaFrameDevice() override {
     int before = 0;
     const bool known = cudaGetDevice(&before) == cudaSuccess;
     cudaSetDevice(device_);
-    cudaStreamSynchronize(stream_);
+    // By the events, for a stream of others may be gone.
     for (const Graph& graph : graphs_) {
-      cudaGraphExecDestroy(graph.runs);
-      if (graph.done != nullptr) cudaEventDestroy(graph.done);
+      if (graph.done != nullptr) {
+        cudaEventSynchronize(graph.done);
+        cudaEventDestroy(graph.done);
+      }
+      if (graph.runs != nullptr) cudaGraphExecDestroy(graph.runs);
     }
-    for (void* const memory : shared_) cudaFreeHost(memory);
+    if (own_stream_) {
+      cudaStreamSynchronize(stream_);
+      cudaStreamDestroy(stream_);
+    }
+    for (void* const memory : pinned_) cudaFreeHost(memory);
     for (void* const memory : own_) cudaFree(memory);
-    cudaStreamDestroy(stream_);
     if (known) cudaSetDevice(before);
   }
 
-  Shared share(std::size_t bytes) override {
+  Shared outlet(std::size_t bytes) override {
     const OnDevice here(device_, kWhere);
-    Shared memory{};
-    shared_.reserve(shared_.size() + 1);
-    check(cudaHostAlloc(&memory.host, bytes, cudaHostAllocMapped), kWhere);
-    shared_.push_back(memory.host);
+    Shared memory{pin(bytes), nullptr};
     check(cudaHostGetDevicePointer(&memory.device, memory.host, 0), kWhere);
     return memory;
+  }
+
+  Shared inlet(std::size_t bytes) override {
+    if (one_memory_) return outlet(bytes);
+    void* const memory = allocate(bytes);
+    const OnDevice here(device_, kWhere);
+    return {pin(bytes), memory};
+  }
+
+  void send(const Shared& inlet, std::size_t bytes) override {
+    if (one_memory_) return;
+    const OnDevice here(device_, kWhere);
+    check(cudaMemcpyAsync(inlet.device, inlet.host, bytes, cudaMemcpyHostToDevice, stream_),
+          kWhere);
+  }
+
+  void release(const Shared& inlet) noexcept override {
+    const auto forget = [](std::vector<void*>& all, void* memory) {
+      all.erase(std::remove(all.begin(), all.end(), memory), all.end());
+    };
+    int before = 0;
+    const bool known = cudaGetDevice(&before) == cudaSuccess;
+    cudaSetDevice(device_);
+    if (!one_memory_) {
+      forget(own_, inlet.device);
+      cudaFree(inlet.device);
+    }
+    forget(pinned_, inlet.host);
+    cudaFreeHost(inlet.host);
+    if (known) cudaSetDevice(before);
   }
 
   void* allocate(std::size_t bytes) override {
@@ -53,15 +91,14 @@ class CudaFrameDevice final : public FrameDevice {
     return memory;
   }
 
-  void upload(void* to, const void* from, std::size_t bytes) override {
-    const OnDevice here(device_, kWhere);
-    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), kWhere);
-    check(cudaStreamSynchronize(stream_), kWhere);
-  }
-
   int capture(const std::function<void(Stream)>& work) override {
     const OnDevice here(device_, kWhere);
-    work(stream_);
+    try {
+      work(stream_);
+    } catch (...) {
+      cudaStreamSynchronize(stream_);  // what was enqueued uses memory that is about to go
+      throw;
+    }
     check(cudaStreamSynchronize(stream_), kWhere);
     const cudaGraph_t captured = record(work);
     graphs_.emplace_back();
@@ -72,6 +109,7 @@ class CudaFrameDevice final : public FrameDevice {
     check(cudaEventCreateWithFlags(&graph.done, cudaEventDisableTiming | cudaEventBlockingSync),
           kWhere);
     check(cudaGraphUpload(graph.runs, stream_), kWhere);
+    check(cudaEventRecord(graph.done, stream_), kWhere);
     return static_cast<int>(graphs_.size()) - 1;
   }
 
@@ -82,21 +120,19 @@ class CudaFrameDevice final : public FrameDevice {
     check(cudaEventRecord(chosen.done, stream_), kWhere);
   }
 
-  bool done(int graph) override {
-    const cudaError_t state = cudaEventQuery(graphs_[static_cast<std::size_t>(graph)].done);
-    if (state == cudaErrorNotReady) {
-      cudaGetLastError();
-      return false;
-    }
-    check(state, kWhere);
-    return true;
-  }
-
   void wait(int graph) override {
     check(cudaEventSynchronize(graphs_[static_cast<std::size_t>(graph)].done), kWhere);
   }
 
  private:
+  void* pin(std::size_t bytes) {
+    void* memory = nullptr;
+    pinned_.reserve(pinned_.size() + 1);
+    check(cudaHostAlloc(&memory, bytes, cudaHostAllocMapped), kWhere);
+    pinned_.push_back(memory);
+    return memory;
+  }
+
   // A capture that the work breaks off is ended, or the stream could never be used again.
   cudaGraph_t record(const std::function<void(Stream)>& work) {
     cudaGraph_t captured = nullptr;
@@ -106,6 +142,7 @@ class CudaFrameDevice final : public FrameDevice {
     } catch (...) {
       cudaStreamEndCapture(stream_, &captured);
       if (captured != nullptr) cudaGraphDestroy(captured);
+      cudaGetLastError();
       throw;
     }
     check(cudaStreamEndCapture(stream_, &captured), kWhere);
@@ -113,15 +150,17 @@ class CudaFrameDevice final : public FrameDevice {
   }
 
   int device_;
-  cudaStream_t stream_ = nullptr;
-  std::vector<void*> shared_, own_;
+  cudaStream_t stream_;
+  bool own_stream_;
+  bool one_memory_ = false;
+  std::vector<void*> pinned_, own_;
   std::vector<Graph> graphs_;
 };
 
 }  // namespace
 
-std::unique_ptr<FrameDevice> open_frame_device(int device) {
-  return std::make_unique<CudaFrameDevice>(device);
+std::unique_ptr<FrameDevice> open_frame_device(int device, Stream stream) {
+  return std::make_unique<CudaFrameDevice>(device, stream);
 }
 
 }  // namespace detrx::cuda

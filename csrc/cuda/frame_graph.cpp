@@ -1,19 +1,23 @@
 #include "cuda/frame_graph.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
-#include <vector>
 
 #include "core/error.h"
-#include "core/half.h"
-#include "cuda/decode.h"
 #include "cuda/letterbox.h"
-#include "cuda/shape.h"
 
 namespace detrx::cuda {
 namespace {
 
-constexpr std::int64_t kAlign = 256;  // bytes; what textures and copies want of a pitch
+using Plane = TensorView<const std::uint8_t, 3>;
+
+constexpr std::size_t kTaps = (sizeof(LetterboxProblem) + 15) / 16 * 16;  // where they begin
+
+std::size_t size_of(std::int64_t items, Dtype dtype) {
+  const std::int64_t each = dtype == Dtype::uint8 ? 1 : dtype == Dtype::float32 ? 4 : 2;
+  return static_cast<std::size_t>(std::max<std::int64_t>(items * each, 1));
+}
 
 std::int64_t bytes_of(PixelFormat format) {
   if (format == PixelFormat::rgb || format == PixelFormat::bgr) return 3;
@@ -21,172 +25,222 @@ std::int64_t bytes_of(PixelFormat format) {
   return format == PixelFormat::yuyv ? 2 : 1;
 }
 
-std::size_t size_of(std::int64_t items, Dtype dtype) {
-  const std::int64_t each = dtype == Dtype::uint8 ? 1 : dtype == Dtype::float32 ? 4 : 2;
-  return static_cast<std::size_t>(std::max<std::int64_t>(items * each, 1));
+void require_plane(const char* name, const Plane& plane, std::int64_t channels) {
+  const bool adjacent = (plane.shape[2] == 1 || plane.stride[2] == 1) &&
+                        (plane.shape[1] == 1 || plane.stride[1] == channels);
+  require(plane.shape[2] == channels && plane.size() > 0 && adjacent, "[frame_graph] ", name,
+          " must be (H, W, ", channels, ") with the pixels of a row adjacent, got ",
+          text(plane.shape));
 }
 
-void require_plan(const FramePlan& plan, int slots) {
-  const Window& window = plan.window;
-  require(slots >= 1 && slots <= FrameGraph::kMostSlots, "[frame_graph] slots must be 1 to ",
-          FrameGraph::kMostSlots, ", got ", slots);
-  require(plan.height > 0 && plan.width > 0 &&
-              (plan.format != PixelFormat::yuyv || plan.width % 2 == 0),
-          "[frame_graph] no picture has ", plan.height, " x ", plan.width, " pixels");
-  const bool fits = window.top >= 0 && window.left >= 0 && window.height > 0 && window.width > 0 &&
-                    window.top + window.height <= plan.canvas_height &&
-                    window.left + window.width <= plan.canvas_width;
-  require(fits, "[frame_graph] the picture must lie within the canvas of ", plan.canvas_height,
-          " x ", plan.canvas_width);
-  require(can_decode(plan.queries, plan.columns, plan.top, plan.decoding),
-          "[frame_graph] of logits (", plan.queries, ", ", plan.columns,
-          ") so many cannot be answered: ", plan.top);
+void require_picture(const HostPicture& picture) {
+  require_plane("plane", picture.plane, bytes_of(picture.format));
+  require(picture.chroma.has_value() == (picture.format == PixelFormat::nv12),
+          "[frame_graph] nv12 has a plane of chroma, and no other format");
+  require(picture.format != PixelFormat::yuyv || picture.plane.shape[1] % 2 == 0,
+          "[frame_graph] the width of yuyv must be even, got ", picture.plane.shape[1]);
+  if (!picture.chroma) return;
+  require_plane("chroma", *picture.chroma, 2);
+  require_shape("frame_graph", "chroma", *picture.chroma,
+                {(picture.plane.shape[0] + 1) / 2, (picture.plane.shape[1] + 1) / 2, 2});
+}
+
+// Rows one after the other, without what lies between them; answers where they end.
+std::uint8_t* copy_rows(const Plane& plane, std::uint8_t* to) {
+  const auto row = static_cast<std::size_t>(plane.shape[1] * plane.shape[2]);
+  const auto rows = static_cast<std::size_t>(plane.shape[0]);
+  if (plane.contiguous()) {
+    std::memcpy(to, plane.data, rows * row);
+    return to + rows * row;
+  }
+  for (std::int64_t y = 0; y < plane.shape[0]; ++y, to += row) {
+    std::memcpy(to, plane.data + y * plane.stride[0], row);
+  }
+  return to;
+}
+
+bool same(const DevicePicture& a, const DevicePicture& b) {
+  return a.plane == b.plane && a.chroma == b.chroma && a.pitch == b.pitch &&
+         a.chroma_pitch == b.chroma_pitch && a.texture == b.texture &&
+         a.chroma_texture == b.chroma_texture && a.height == b.height && a.width == b.width &&
+         a.format == b.format && a.colours == b.colours;
+}
+
+bool same(const Window& a, const Window& b) {
+  return a.top == b.top && a.left == b.left && a.height == b.height && a.width == b.width;
 }
 
 }  // namespace
 
 FrameGraph::FrameGraph(std::unique_ptr<FrameDevice> device, const FramePlan& plan, int slots,
                        const Engine& engine)
-    : device_(std::move(device)), plan_(plan), count_(slots) {
-  require_plan(plan, slots);
-  pitch_ = divide_up(plan.width * bytes_of(plan.format), kAlign) * kAlign;
-  rows_ = plan.height + (plan.format == PixelFormat::nv12 ? (plan.height + 1) / 2 : 0);
-  std::vector<Tap> taps(static_cast<std::size_t>(letterbox_taps(plan.window)));
-  letterbox_taps(plan.window, plan.height, plan.width, taps.data());
-  auto* const table = static_cast<Tap*>(device_->allocate(taps.size() * sizeof(Tap)));
-  device_->upload(table, taps.data(), taps.size() * sizeof(Tap));
-  const EngineMemory memory{
-      device_->allocate(size_of(3 * plan.canvas_height * plan.canvas_width, plan.pixels)),
-      device_->allocate(size_of(plan.queries * plan.columns, plan.answers)),
-      device_->allocate(size_of(plan.queries * 4, plan.answers))};
-  void* const workspace =
-      device_->allocate(size_of(decode_workspace(1, plan.queries, plan.decoding), Dtype::uint8));
-  for (int slot = 0; slot < slots; ++slot) make_slot(slot, table, memory, workspace, engine);
+    : plan_(plan), device_(std::move(device)) {
+  require(slots >= 1 && slots <= kMostSlots, "[frame_graph] slots must be 1 to ", kMostSlots,
+          ", got ", slots);
+  require(plan.canvas_height > 0 && plan.canvas_width > 0, "[frame_graph] no canvas has ",
+          plan.canvas_height, " x ", plan.canvas_width, " pixels");
+  pixels_ = device_->allocate(size_of(3 * plan.canvas_height * plan.canvas_width, plan.pixels));
+  slots_.resize(static_cast<std::size_t>(slots));
+  for (Slot& slot : slots_) make_slot(slot, pixels_, engine);
 }
 
-void FrameGraph::make_slot(int number, const Tap* taps, const EngineMemory& memory, void* workspace,
-                           const Engine& engine) {
-  Slot& slot = slots_[static_cast<std::size_t>(number)];
-  slot.input = device_->share(static_cast<std::size_t>(rows_ * pitch_));
-  slot.scores = device_->share(size_of(plan_.top, Dtype::float32));
-  slot.labels = device_->share(size_of(plan_.top, Dtype::float32));  // int32, as wide
-  slot.corners = device_->share(size_of(4 * plan_.top, Dtype::float32));
-  std::fill_n(input(number), rows_ * pitch_, std::uint8_t{0});
-  slot.graph = device_->capture(
-      [&](Stream stream) { enqueue(slot, taps, memory, workspace, engine, stream); });
+// What is captured lays a picture of one grey pixel until another comes.
+void FrameGraph::make_slot(Slot& slot, void* pixels, const Engine& engine) {
+  const auto sides = static_cast<std::size_t>(plan_.canvas_height + plan_.canvas_width);
+  slot.place = device_->inlet(kTaps + sides * sizeof(Tap));
+  make_room(slot, std::max<std::size_t>(plan_.picture, 1));
+  std::vector<void*> answers;
+  for (const std::size_t bytes : plan_.answers) {
+    slot.answers.push_back(device_->outlet(std::max<std::size_t>(bytes, 1)));
+    answers.push_back(slot.answers.back().device);
+  }
+  const std::uint8_t grey = 114;
+  const HostPicture first{{&grey, {1, 1, 1}, {1, 1, 1}}, std::nullopt, PixelFormat::grey, {}};
+  slot.use = Use::filling;
+  put(static_cast<int>(&slot - slots_.data()), first, {0, 0, 1, 1});
+  device_->send(slot.place, kTaps + 2 * sizeof(Tap));
+  device_->send(slot.picture, slot.used);
+  const LetterboxPlace place{static_cast<const LetterboxProblem*>(slot.place.device),
+                             plan_.canvas_height, plan_.canvas_width};
+  slot.graph = device_->capture([&](Stream stream) {
+    letterbox(place, plan_.pixels, stream);
+    engine(pixels, answers, stream);
+  });
   slot.use = Use::free;
 }
 
-void FrameGraph::enqueue(const Slot& slot, const Tap* taps, const EngineMemory& memory,
-                         void* workspace, const Engine& engine, Stream stream) const {
-  LetterboxProblem laid{};
-  laid.picture.plane = static_cast<const std::uint8_t*>(slot.input.device);
-  laid.picture.pitch = pitch_;
-  if (plan_.format == PixelFormat::nv12) {
-    laid.picture.chroma = laid.picture.plane + plan_.height * pitch_;
-    laid.picture.chroma_pitch = pitch_;
-  }
-  laid.picture.height = plan_.height;
-  laid.picture.width = plan_.width;
-  laid.picture.format = plan_.format;
-  laid.picture.colours = plan_.colours;
-  laid.window = plan_.window;
-  laid.normal = plan_.normal;
-  laid.out = memory.pixels;
-  laid.height = plan_.canvas_height;
-  laid.width = plan_.canvas_width;
-  letterbox(laid, taps, plan_.pixels, stream);
+void FrameGraph::make_room(Slot& slot, std::size_t bytes) {
+  if (bytes <= slot.room) return;
+  const FrameDevice::Shared larger = device_->inlet(bytes);
+  if (slot.room > 0) device_->release(slot.picture);
+  slot.picture = larger;
+  slot.room = bytes;
+}
 
-  engine(memory, stream);
-
-  DecodeProblem found{};
-  found.logits = memory.logits;
-  found.boxes = memory.boxes;
-  found.images = 1;
-  found.queries = plan_.queries;
-  found.columns = plan_.columns;
-  found.top = plan_.top;
-  found.decoding = plan_.decoding;
-  found.scores = static_cast<float*>(slot.scores.device);
-  found.labels = slot.labels.device;
-  found.corners = static_cast<float*>(slot.corners.device);
-  dispatch_float(plan_.answers, [&](auto type) {
-    decode<typename decltype(type)::type>(found, workspace, stream);
-  });
+FrameGraph::Slot& FrameGraph::of(int slot, Use use, const char* what) {
+  const bool known = slot >= 0 && slot < slots();
+  require(known && slots_[static_cast<std::size_t>(slot)].use == use, "[frame_graph] slot ", slot,
+          " is not one that ", what);
+  return slots_[static_cast<std::size_t>(slot)];
 }
 
 int FrameGraph::begin() {
   const std::lock_guard<std::mutex> lock(state_);
-  for (int slot = 0; slot < count_; ++slot) {
-    Use& use = slots_[static_cast<std::size_t>(slot)].use;
-    if (use != Use::free) continue;
-    use = Use::filling;
-    return slot;
-  }
-  return -1;
+  const auto unused = [](const Slot& slot) { return slot.use == Use::free; };
+  const auto found = std::find_if(slots_.begin(), slots_.end(), unused);
+  if (closed_ || found == slots_.end()) return -1;
+  found->use = Use::filling;
+  return static_cast<int>(found - slots_.begin());
 }
 
-std::uint8_t* FrameGraph::input(int slot) const {
-  require(slot >= 0 && slot < count_, "[frame_graph] there is no slot ", slot);
-  return static_cast<std::uint8_t*>(slots_[static_cast<std::size_t>(slot)].input.host);
+void FrameGraph::put(int number, const HostPicture& picture, const Window& window) {
+  require_picture(picture);
+  std::unique_lock<std::mutex> lock(state_);
+  Slot& slot = of(number, Use::filling, "begin answered");
+  const std::int64_t luma = picture.plane.size(),
+                     chroma = picture.chroma ? picture.chroma->size() : 0;
+  make_room(slot, static_cast<std::size_t>(luma + chroma));
+  lock.unlock();  // the slot is the caller's own
+  std::uint8_t* const end = copy_rows(picture.plane, static_cast<std::uint8_t*>(slot.picture.host));
+  if (picture.chroma) copy_rows(*picture.chroma, end);
+  const auto* const plane = static_cast<const std::uint8_t*>(slot.picture.device);
+  DevicePicture there{};
+  there.plane = plane;
+  there.pitch = picture.plane.shape[1] * picture.plane.shape[2];
+  there.chroma = picture.chroma ? plane + luma : nullptr;
+  there.chroma_pitch = picture.chroma ? 2 * picture.chroma->shape[1] : 0;
+  there.height = picture.plane.shape[0];
+  there.width = picture.plane.shape[1];
+  there.format = picture.format;
+  there.colours = picture.colours;
+  lay(slot, there, window);
+  slot.used = static_cast<std::size_t>(luma + chroma);
 }
 
-FrameGraph::Slot& FrameGraph::filling(int slot) {
-  const bool known = slot >= 0 && slot < count_;
-  require(known && slots_[static_cast<std::size_t>(slot)].use == Use::filling,
-          "[frame_graph] slot ", slot, " is not one that begin answered");
-  return slots_[static_cast<std::size_t>(slot)];
-}
-
-void FrameGraph::submit(int slot) {
-  const std::lock_guard<std::mutex> lock(state_);
-  Slot& chosen = filling(slot);
-  chosen.use = Use::free;  // should the launch throw
-  device_->launch(chosen.graph);
-  chosen.use = Use::flying;
-  order_[static_cast<std::size_t>((first_ + flying_) % kMostSlots)] = slot;
-  ++flying_;
-}
-
-void FrameGraph::cancel(int slot) {
-  const std::lock_guard<std::mutex> lock(state_);
-  filling(slot).use = Use::free;
-}
-
-int FrameGraph::flying() const {
-  const std::lock_guard<std::mutex> lock(state_);
-  return flying_;
-}
-
-bool FrameGraph::ready() {
-  const std::lock_guard<std::mutex> lock(state_);
-  if (flying_ == 0) return false;
-  const auto oldest = static_cast<std::size_t>(order_[static_cast<std::size_t>(first_)]);
-  return device_->done(slots_[oldest].graph);
-}
-
-int FrameGraph::take(float* scores, std::int32_t* labels, float* corners) {
-  int number = -1;
+void FrameGraph::put(int number, const DevicePicture& picture, const Window& window) {
+  Slot* slot = nullptr;
   {
     const std::lock_guard<std::mutex> lock(state_);
-    if (flying_ == 0) return -1;
-    number = order_[static_cast<std::size_t>(first_)];
-    first_ = (first_ + 1) % kMostSlots;
-    --flying_;
-    slots_[static_cast<std::size_t>(number)].use = Use::taking;
+    slot = &of(number, Use::filling, "begin answered");
   }
-  Slot& slot = slots_[static_cast<std::size_t>(number)];
+  lay(*slot, picture, window);
+  slot->used = 0;
+}
+
+// Writes the place, unless it is as the last picture left it.
+void FrameGraph::lay(Slot& slot, const DevicePicture& picture, const Window& window) {
+  const bool fits = window.top >= 0 && window.left >= 0 && window.height > 0 && window.width > 0 &&
+                    window.top + window.height <= plan_.canvas_height &&
+                    window.left + window.width <= plan_.canvas_width;
+  require(fits, "[frame_graph] the picture must lie within the canvas of ", plan_.canvas_height,
+          " x ", plan_.canvas_width);
+  auto* const bytes = static_cast<unsigned char*>(slot.place.host);
+  LetterboxProblem before;
+  std::memcpy(&before, bytes, sizeof(before));
+  if (slot.laid && same(before.picture, picture) && same(before.window, window)) return;
+  const auto* const taps =
+      reinterpret_cast<const Tap*>(static_cast<unsigned char*>(slot.place.device) + kTaps);
+  const LetterboxProblem now{picture,      taps,    taps + window.height, window,
+                             plan_.normal, pixels_, plan_.canvas_height,  plan_.canvas_width};
+  std::memcpy(bytes, &now, sizeof(now));
+  letterbox_taps(window, picture.height, picture.width, reinterpret_cast<Tap*>(bytes + kTaps));
+  slot.laid = slot.moved = true;
+}
+
+void FrameGraph::submit(int number) {
+  const std::lock_guard<std::mutex> lock(state_);
+  Slot& slot = of(number, Use::filling, "begin answered");
+  slot.use = Use::free;  // should something throw
+  if (closed_) throw DeviceError("[frame_graph] it was closed; make a new Detector");
+  LetterboxProblem laid;
+  std::memcpy(&laid, slot.place.host, sizeof(laid));
+  if (slot.moved) {
+    const auto taps = static_cast<std::size_t>(letterbox_taps(laid.window));
+    device_->send(slot.place, kTaps + taps * sizeof(Tap));
+  }
+  if (slot.used > 0) device_->send(slot.picture, slot.used);
+  device_->launch(slot.graph);
+  slot.moved = false;
+  slot.use = Use::flying;
+}
+
+void FrameGraph::cancel(int number) {
+  const std::lock_guard<std::mutex> lock(state_);
+  of(number, Use::filling, "begin answered").use = Use::free;
+}
+
+void FrameGraph::take(int number, const std::vector<TensorView<std::uint8_t, 1>>& answers) {
+  require(answers.size() == plan_.answers.size(), "[frame_graph] gives ", plan_.answers.size(),
+          " answers, got room for ", answers.size());
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    require_shape("frame_graph", "an answer", answers[i],
+                  {static_cast<std::int64_t>(plan_.answers[i])});
+    require_contiguous("frame_graph", "an answer", answers[i]);
+  }
+  Slot* slot = nullptr;
+  {
+    const std::lock_guard<std::mutex> lock(state_);
+    slot = &of(number, Use::flying, "was submitted");
+    slot->use = Use::taking;
+  }
   // The slot is free again also where the wait throws.
   const auto give_back = [this](Slot* taken) {
     const std::lock_guard<std::mutex> lock(state_);
     taken->use = Use::free;
   };
-  const std::unique_ptr<Slot, decltype(give_back)> held(&slot, give_back);
-  device_->wait(slot.graph);
-  std::copy_n(static_cast<const float*>(slot.scores.host), plan_.top, scores);
-  std::copy_n(static_cast<const std::int32_t*>(slot.labels.host), plan_.top, labels);
-  std::copy_n(static_cast<const float*>(slot.corners.host), 4 * plan_.top, corners);
-  return number;
+  const std::unique_ptr<Slot, decltype(give_back)> held(slot, give_back);
+  device_->wait(slot->graph);
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    std::memcpy(answers[i].data, slot->answers[i].host, plan_.answers[i]);
+  }
+}
+
+void FrameGraph::close() {
+  const std::lock_guard<std::mutex> lock(state_);
+  closed_ = true;
+  for (const Slot& slot : slots_) {
+    if (slot.use == Use::flying || slot.use == Use::taking) device_->wait(slot.graph);
+  }
 }
 
 }  // namespace detrx::cuda

@@ -68,14 +68,27 @@ void letterbox_taps(const Window& window, std::int64_t height, std::int64_t widt
   }
 }
 
-void letterbox(LetterboxProblem problem, const Tap* taps, Dtype out, Stream stream) {
-  problem.rows = taps;
-  problem.columns = taps + problem.window.height;
+namespace {
+
+template <typename Problem>
+void launch_as(const Problem& problem, Dtype out, Stream stream) {
   if (out == Dtype::float32) return launch_letterbox<float>(problem, stream);
   if (out == Dtype::float16) return launch_letterbox<Half>(problem, stream);
   require(out == Dtype::uint8, "[letterbox] out must be float32, float16 or uint8, got ",
           text(out));
   launch_letterbox<std::uint8_t>(problem, stream);
+}
+
+}  // namespace
+
+void letterbox(LetterboxProblem problem, const Tap* taps, Dtype out, Stream stream) {
+  problem.rows = taps;
+  problem.columns = taps + problem.window.height;
+  launch_as(problem, out, stream);
+}
+
+void letterbox(const LetterboxPlace& place, Dtype out, Stream stream) {
+  launch_as(place, out, stream);
 }
 
 void letterbox(const AnyView<3>& plane, const std::optional<AnyView<3>>& chroma, PixelFormat format,

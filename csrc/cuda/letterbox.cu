@@ -74,7 +74,7 @@ struct Item<std::uint8_t> {
 
 // One thread a pixel of the canvas.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) letterbox_kernel(const LetterboxProblem p) {
+__device__ inline void lay_pixel(const LetterboxProblem& p) {
   const std::int64_t x = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const auto y = static_cast<std::int64_t>(blockIdx.y);
   if (x >= p.width) return;
@@ -105,6 +105,16 @@ __global__ void __launch_bounds__(kThreads) letterbox_kernel(const LetterboxProb
   }
 }
 
+template <typename T>
+__global__ void __launch_bounds__(kThreads) letterbox_kernel(const LetterboxProblem p) {
+  lay_pixel<T>(p);
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) letterbox_place_kernel(const LetterboxPlace p) {
+  lay_pixel<T>(*p.problem);
+}
+
 }  // namespace
 
 template <typename T>
@@ -113,8 +123,18 @@ void launch_letterbox(const LetterboxProblem& p, Stream stream) {
   launch("letterbox", letterbox_kernel<T>, grid, kThreads, 0, stream, p);
 }
 
-template void launch_letterbox<float>(const LetterboxProblem&, Stream);
-template void launch_letterbox<Half>(const LetterboxProblem&, Stream);
-template void launch_letterbox<std::uint8_t>(const LetterboxProblem&, Stream);
+template <typename T>
+void launch_letterbox(const LetterboxPlace& p, Stream stream) {
+  const Grid grid{divide_up(p.width, kThreads), p.height, 1};
+  launch("letterbox", letterbox_place_kernel<T>, grid, kThreads, 0, stream, p);
+}
+
+#define DETRX_LETTERBOX(T)                                            \
+  template void launch_letterbox<T>(const LetterboxProblem&, Stream); \
+  template void launch_letterbox<T>(const LetterboxPlace&, Stream);
+DETRX_LETTERBOX(float)
+DETRX_LETTERBOX(Half)
+DETRX_LETTERBOX(std::uint8_t)
+#undef DETRX_LETTERBOX
 
 }  // namespace detrx::cuda

@@ -16,6 +16,8 @@ void letterbox_taps(const Window& window, std::int64_t height, std::int64_t widt
 // Enqueues the work on the stream and does not wait; nothing is checked but the format. The taps of
 // the problem are set from one pointer to all of them.
 void letterbox(LetterboxProblem problem, const Tap* taps, Dtype out, Stream stream);
+// The same of a problem that is read, and whose pictures are read, when the work is done.
+void letterbox(const LetterboxPlace& place, Dtype out, Stream stream);
 
 // The same for tensors, which are checked: planes (H, W, C) of adjacent pixels, as cpu/letterbox.h
 // has them; taps (count, 3) int32; out (3, h, w) contiguous.

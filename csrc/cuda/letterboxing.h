@@ -30,8 +30,17 @@ struct LetterboxProblem {
   std::int64_t height, width;
 };
 
+// A problem that lies in device memory, so that a captured launch lays one picture after another;
+// what stays is the canvas.
+struct LetterboxPlace {
+  const LetterboxProblem* problem;
+  std::int64_t height, width;
+};
+
 // T is float, Half or std::uint8_t.
 template <typename T>
 void launch_letterbox(const LetterboxProblem& problem, Stream stream);
+template <typename T>
+void launch_letterbox(const LetterboxPlace& place, Stream stream);
 
 }  // namespace detrx::cuda

@@ -239,17 +239,51 @@ void* Session::address(const std::string& name) {
 
 void Session::bind(const std::string& name, void* address) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  Slot& found = slot(name);
-  void* const place = address != nullptr ? address : found.device.get();
+  lend(slot(name), address);
+}
+
+void Session::lend(Slot& slot, void* address) {
+  const std::string& name = slot.tensor->name;
+  void* const place = address != nullptr ? address : slot.device.get();
   expect(context_->setTensorAddress(name.c_str(), place), "[session] ", name,
          " cannot be given memory:\n", Said{});
-  found.bound = address != nullptr;
+  slot.bound = address != nullptr;
 }
 
 void Session::enqueue(Stream stream) {
   const std::lock_guard<std::mutex> lock(mutex_);
   const On on(engine_->device());
   launch(stream);
+}
+
+void Session::enqueue_one(void* input, const std::vector<void*>& outputs, Stream stream) {
+  require(inputs_.size() == 1 && outputs.size() == wanted_, "[session] must be given 1 input and ",
+          wanted_, " outputs, got ", outputs.size());
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const On on(engine_->device());
+  Slot& taken = inputs_.front();
+  Shape one = taken.shape;
+  one.side[0] = 1;
+  if (one != taken.shape) {
+    reshape(taken, one);
+    read_output_shapes();
+  }
+  try {
+    lend(taken, input);
+    for (std::size_t index = 0; index < wanted_; ++index) lend(outputs_[index], outputs[index]);
+    launch(stream);
+  } catch (...) {
+    take_back();
+    throw;
+  }
+  take_back();
+}
+
+// All tensors are in the session's own memory again.
+void Session::take_back() {
+  for (auto* const slots : {&inputs_, &outputs_}) {
+    for (Slot& slot : *slots) lend(slot, nullptr);
+  }
 }
 
 std::vector<std::pair<std::string, float>> Session::profile(int runs) {

@@ -49,6 +49,14 @@ class Session {
   void bind(const std::string& name, void* address);
   void enqueue(Stream stream);
 
+  // For frames that are captured: enqueues one image from device memory to device memory, the
+  // outputs in the order of run, on a stream that may be recording. Where TensorRT reads and writes
+  // afterwards is as it was before.
+  void enqueue_one(void* input, const std::vector<void*>& outputs, Stream stream);
+
+  // The stream of run. Whoever enqueues on it shares the context's memory with run in peace.
+  Stream stream() const noexcept { return stream_.get(); }
+
   // Milliseconds of each layer, the mean of some runs on what lies on the device.
   std::vector<std::pair<std::string, float>> profile(int runs);
 
@@ -70,6 +78,8 @@ class Session {
   void accept(const Array* inputs, const Array* outputs);
   void require_own_memory() const;
   void launch(Stream stream);
+  void lend(Slot& slot, void* address);
+  void take_back();
   Slot& slot(const std::string& name);
 
   struct Destroy {

@@ -500,28 +500,30 @@ class cuda:
     class FrameGraph:
         def __init__(
             self,
-            engine: Callable[[int, int, int, int], None],
+            engine: Callable[[int, Sequence[int], int], None],
             *,
-            picture: Sequence[int],
-            layout: PixelFormat,
-            colours: Colours,
             canvas: Sequence[int],
-            window: Sequence[int],
             normal: Sequence[float],
-            logits: Sequence[int],
-            top: int,
-            no_object: bool,
             half: bool,
+            answers: Sequence[int],
+            picture: int,
             slots: int,
             device: int,
+            stream: int,
         ) -> None: ...
         @property
-        def flying(self) -> int: ...
+        def slots(self) -> int: ...
         def begin(self) -> int: ...
-        def input(self, slot: int) -> memoryview: ...
+        def put(
+            self,
+            slot: int,
+            plane: NDArray[np.uint8],
+            chroma: Optional[NDArray[np.uint8]],
+            layout: PixelFormat,
+            colours: Colours,
+            window: Sequence[int],
+        ) -> None: ...
         def submit(self, slot: int) -> None: ...
         def cancel(self, slot: int) -> None: ...
-        def ready(self) -> bool: ...
-        def take(
-            self, scores: NDArray[np.float32], labels: NDArray[np.int32], corners: NDArray[np.float32]
-        ) -> int: ...
+        def take(self, slot: int, answers: Sequence[NDArray[np.uint8]]) -> None: ...
+        def close(self) -> None: ...

@@ -18,11 +18,14 @@ from detrx.images import read_image
 from detrx.preprocess import Picture as Laid
 from detrx.preprocess import check_image, lay
 from detrx.runtime.backend import Calls, find_model, open_backend
+from detrx.runtime.frames import Filled, Frames, open_frames
 from detrx.runtime.panoptic import THRESHOLD, divide
 from detrx.types import Detections, Frame, Letterbox, ModelInfo, Panoptic, Raw
 
 Picture = Any
 """A path, a (H, W, 3) uint8 RGB array, a CameraPicture, or a PIL image."""
+Prepared = Union[NDArray[np.float32], Filled]
+"""Pixels (B, 3, h, w), or one picture in the memory of the GPU."""
 
 
 class Detector:
@@ -35,6 +38,7 @@ class Detector:
         threshold: the least score, in [0, 1], that an answer keeps; ``Detections.above`` raises it later.
         batch: images to one inference where a list is given; None takes the graph's own number, or 1.
         canvas: (height, width) to run at, multiples of 32, for weights; None takes the model's own way.
+        slots: frames under way at once on a GPU, each a captured graph; 0 runs them step by step, None chooses.
 
     Raises:
         ConfigError: no such model, or a setting out of range.
@@ -52,7 +56,10 @@ class Detector:
         threshold: float = 0.3,
         batch: Optional[int] = None,
         canvas: Optional[Tuple[int, int]] = None,
+        slots: Optional[int] = None,
     ) -> None:
+        if slots is not None and not 0 <= slots <= 8:
+            raise ConfigError(f"[Detector] slots must be 0 to 8, got {slots}")
         if not 0 <= threshold <= 1:
             raise ConfigError(f"[Detector] threshold must be in [0, 1], got {threshold}")
         if batch is not None and batch < 1:
@@ -71,6 +78,10 @@ class Detector:
         self._process = os.getpid()
         self._local = threading.local()
         self._count = threading.Lock()
+        framed = not (self._free and self.info.sides)
+        self._frames: Optional[Frames] = (
+            open_frames(self._backend, self.info, slots=slots) if framed else None
+        )
 
     @overload
     def predict(self, image: List[Any], *, bgr: bool = ...) -> List[Detections]: ...  # type: ignore[overload-overlap]
@@ -181,16 +192,25 @@ class Detector:
         for _ in range(runs):
             self._run([image])
 
-    def prepare(self, images: Sequence[Laid]) -> Tuple[NDArray[np.float32], List[Letterbox]]:
-        """Letterbox at most one batch of images into this thread's own memory, valid until its next call."""
+    def prepare(self, images: Sequence[Laid]) -> Tuple[Prepared, List[Letterbox]]:
+        """Letterbox at most one batch of images into this thread's own memory, valid until its next call.
+
+        On a GPU a single image goes into the memory of a slot instead, where one is free, and is laid there.
+        """
+        frames = self._frames
+        filled = frames.fill(images[0]) if frames is not None and len(images) == 1 else None
+        if filled is not None:
+            return filled, [filled.box]
         if self._free and self.info.sides:
             return lay(images, self.info, free=True, threads=self._threads)
         pixels, boxes = lay(images, self.info, out=self._pixels(), threads=self._threads)
         return (pixels if self._fixed else pixels[: len(images)]), boxes
 
-    def infer(self, pixels: NDArray[np.float32]) -> Raw:
-        """Run prepared pixels (B, 3, h, w) through the model."""
+    def infer(self, pixels: Prepared) -> Raw:
+        """Run prepared pixels (B, 3, h, w), or a slot, through the model."""
         self._check_alive()
+        if isinstance(pixels, Filled):
+            return pixels.run()
         raw: Raw = self._backend.infer(pixels)
         return raw
 
@@ -198,9 +218,11 @@ class Detector:
         """How many calls at once, up to ``most``, give the most frames a second, what to call, and how to end it.
 
         On the CPU that is a thread to a call, where ``infer``, and ``most=1``, give all threads to one for the least
-        latency.
+        latency; on a GPU a slot to a call.
         """
         self._check_alive()
+        if self._frames is not None:
+            return Calls(min(most, self._frames.slots), self.infer, lambda: None)
         beside = getattr(self._backend, "calls", None)
         found: Calls = Calls(1, self.infer, lambda: None) if beside is None else beside(most=most)
         return found
@@ -242,6 +264,9 @@ class Detector:
 
     def close(self) -> None:
         """Give the model's memory back. Closing twice does nothing."""
+        frames, self._frames = self._frames, None
+        if frames is not None and self._process == os.getpid():
+            frames.close()
         backend, self._backend = self._backend, None
         if backend is not None:
             backend.close()

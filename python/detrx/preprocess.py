@@ -55,11 +55,13 @@ def check_image(image: Any, *, where: str = "letterbox") -> NDArray[np.uint8]:
     return image
 
 
-def _check_picture(image: Any) -> Picture:
+def check_picture(image: Any) -> Picture:
+    """The same for what may also be a CameraPicture."""
     return image if isinstance(image, CameraPicture) else check_image(image)
 
 
-def _size(image: Picture) -> Tuple[int, int]:
+def size_of(image: Picture) -> Tuple[int, int]:
+    """(height, width) in pixels."""
     return image.size if isinstance(image, CameraPicture) else (image.shape[0], image.shape[1])
 
 
@@ -125,8 +127,8 @@ def lay(
     Raises:
         TypeError, ValueError: as :func:`check_image` says.
     """
-    images = [_check_picture(image) for image in images]
-    sizes = [_size(image) for image in images]
+    images = [check_picture(image) for image in images]
+    sizes = [size_of(image) for image in images]
     if free and info.sides:
         boxes = _plan_free(sizes, info.sides)
     else:
@@ -147,10 +149,22 @@ def _plan_free(images: Sequence[Tuple[int, int]], sides: Tuple[int, ...]) -> Lis
     ]
 
 
-def _window(box: Letterbox) -> Tuple[slice, slice]:
-    """The rows and columns of the canvas that the image covers."""
+def window(box: Letterbox) -> Tuple[int, int, int, int]:
+    """What the image covers of the canvas: its first row and column, and how many of each."""
     height, width = (round(length * scale) for length, scale in zip(box.image, box.scale))
-    return slice(box.pad[0], box.pad[0] + height), slice(box.pad[1], box.pad[1] + width)
+    return (*box.pad, height, width)
+
+
+def _window(box: Letterbox) -> Tuple[slice, slice]:
+    top, left, height, width = window(box)
+    return slice(top, top + height), slice(left, left + width)
+
+
+def planes(image: Picture) -> Tuple[NDArray[np.uint8], Optional[NDArray[np.uint8]], str, str]:
+    """A picture as the native code takes one: plane, chroma or None, the names of layout and colours."""
+    if isinstance(image, CameraPicture):
+        return image.plane, image.chroma, image.layout, image.colours
+    return image, None, "rgb", "bt601"
 
 
 def _resize(image: NDArray[np.uint8], rows: slice, columns: slice) -> NDArray[np.uint8]:
@@ -215,8 +229,8 @@ def letterbox(
     Raises:
         TypeError, ValueError: as :func:`check_image` says, or ``out`` does not fit.
     """
-    image = _check_picture(image)
-    box = plan(_size(image), canvas=canvas)
+    image = check_picture(image)
+    box = plan(size_of(image), canvas=canvas)
     if out is None:
         out = np.empty((3, *box.canvas), np.float32)
     elif out.shape != (3, *box.canvas) or out.dtype not in (np.float32, np.float16, np.uint8):
@@ -242,17 +256,15 @@ def _fill(
     size = (rows.stop - rows.start, columns.stop - columns.start)
     if marked and size[0] < box.image[0] and size[1] < box.image[1]:
         image = shrink(_to_rgb(image), size=size)
-    normal = _normalisation(mean, std, marked=marked, levels=out.dtype == np.uint8)
+    normal = normalisation(mean, std, marked=marked, levels=out.dtype == np.uint8)
     written = native.find("letterbox")
     if written is None or out.strides[2] != out.itemsize:
         _fill_plain(_resize(_to_rgb(image), rows, columns), out, rows, columns, normal)
         return
-    kinds, window = native.load(), (rows.start, columns.start, *size)
-    plane, chroma, layout, colours = image, None, "rgb", "bt601"
-    if isinstance(image, CameraPicture):
-        plane, chroma, layout, colours = image.plane, image.chroma, image.layout, image.colours
+    kinds, place = native.load(), (rows.start, columns.start, *size)
+    plane, chroma, layout, colours = planes(image)
     layout, colours = getattr(kinds.PixelFormat, layout), getattr(kinds.Colours, colours)
-    written(plane, chroma, layout, colours, window, normal, out, threads or _threads())
+    written(plane, chroma, layout, colours, place, normal, out, threads or _threads())
 
 
 def _to_rgb(image: Picture) -> NDArray[np.uint8]:
@@ -263,8 +275,8 @@ def _threads() -> int:
     return min(4, os.cpu_count() or 1)
 
 
-def _normalisation(
-    mean: Sequence[float], std: Sequence[float], *, marked: bool, levels: bool
+def normalisation(
+    mean: Sequence[float], std: Sequence[float], *, marked: bool = False, levels: bool = False
 ) -> NDArray[np.float32]:
     """(3, 3): what levels of each channel are multiplied with, what is added, and what empty canvas holds."""
     scale = np.array([1, 1, 1] if levels else [1 / (255 * s) for s in std], np.float32)

@@ -176,6 +176,34 @@ def test_memory_of_the_callers_on_its_stream(pairing, session) -> None:
         session.set_shape("scores", (1, 5))
 
 
+def aligned(size: int) -> np.ndarray:
+    """Bytes at an address as the GPU gives them out."""
+    place = np.empty(size + 256, np.uint8)
+    start = -place.ctypes.data % 256
+    return place[start : start + size]
+
+
+def test_one_picture_from_and_to_memory_of_the_callers(pairing, session) -> None:
+    outputs = room(pairing, 1)
+    places = [aligned(output.nbytes) for output in outputs]
+    pixels, many = pictures(1), (pictures(3, 7), room(pairing, 3))
+    source = aligned(pixels.nbytes)
+    source[:] = pixels.view(np.uint8).ravel()
+    for _ in range(2):
+        session.run((many[0],), many[1])
+        session.enqueue_one(source.ctypes.data, [place.ctypes.data for place in places], session.stream)
+        for output, place in zip(outputs, places):
+            output[...] = place.view(output.dtype).reshape(output.shape)
+        assert_answers(pixels, outputs)
+        assert_answers(*many)
+    with pytest.raises(ValueError, match="3 outputs, got 2"):
+        session.enqueue_one(source.ctypes.data, [0, 0], 0)
+    with pytest.raises(EngineError, match="boxes cannot be given memory"):
+        session.enqueue_one(source.ctypes.data, [*(place.ctypes.data for place in places[:2]), 4], 0)
+    session.run((many[0],), many[1])  # in its own memory again
+    assert_answers(*many)
+
+
 def test_time_and_description_of_the_layers(pairing, session) -> None:
     assert session.profile(3) == [("copy", 0.5), ("scale", 0.25)]
     assert '"TacticName"' in pairing.open().layers_json()

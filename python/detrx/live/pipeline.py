@@ -10,10 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable, Deque, Iterator, List, Optional, Tuple, Union
 
-import numpy as np
-from numpy.typing import NDArray
-
-from detrx.detector import Detector
+from detrx.detector import Detector, Prepared
 from detrx.errors import ConfigError
 from detrx.live.frames import Source
 from detrx.live.smooth import Smoother
@@ -26,7 +23,7 @@ MOST_LANES = 16
 JOIN_SECONDS = 1.5
 """How long closing waits for calls that cannot be aborted; what takes longer ends as a daemon."""
 
-Infer = Callable[[NDArray[np.float32]], Raw]
+Infer = Callable[[Prepared], Raw]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Callable, NamedTuple, Optional, Protocol, Union
+from typing import Any, Callable, NamedTuple, Optional, Protocol, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,8 @@ class Calls(NamedTuple):
 
     at_once: int
     """Calls under way at the same time that give the most pictures a second."""
-    infer: Callable[[NDArray[np.float32]], Raw]
+    infer: Callable[[Any], Raw]
+    """Takes pixels as ``Backend.infer``, or whatever else Detector.prepare gave."""
     abort: Callable[[], None]
     """End this way's own calls, those under way soon and with an error. A backend that cannot does nothing."""
 

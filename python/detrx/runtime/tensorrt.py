@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Dict, List, Optional, Protocol, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Protocol, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +21,15 @@ from detrx import native
 from detrx.errors import ConfigError, DeviceError, EngineError, MissingBackendError
 from detrx.runtime.sidecar import REBUILD, Sidecar, outputs_of, read_sidecar, require_fit, version_of
 from detrx.runtime.tensorrt_plugins import required_plugins
-from detrx.types import Raw
+from detrx.types import ModelInfo, Raw
 
 log = logging.getLogger(__name__)
 
 LIBRARY = "DETRX_TENSORRT_LIBRARY"
 """The environment variable that names the libnvinfer to open, instead of those that are found."""
 _TYPES = {"labels": np.int64, "queries": np.int64}
+EnqueueOne = Callable[[int, List[int], int], None]
+"""Enqueues one picture: addresses of pixels and of outputs, the stream."""
 
 
 class Session(Protocol):
@@ -47,6 +50,10 @@ class Session(Protocol):
 
     def profile(self, runs: int) -> List[Tuple[str, float]]:
         """Name and mean milliseconds of each layer, over runs with the shape and the pixels of the last one."""
+        ...
+
+    def lend(self) -> Tuple[EnqueueOne, int]:
+        """What enqueues one picture, and the stream on which ``run`` works: theirs is one memory."""
         ...
 
     def close(self) -> None: ...
@@ -90,6 +97,9 @@ class NativeSession:
         found: List[Tuple[str, float]] = self._session.profile(runs)
         return found
 
+    def lend(self) -> Tuple[EnqueueOne, int]:
+        return self._session.enqueue_one, self._session.stream
+
     def close(self) -> None:
         self._session = self._engine = None
         self.run = _closed
@@ -108,7 +118,7 @@ class TensorRtBackend:
         self.info = sidecar.info
         self.batch: Optional[int] = most if least == most else None
         self.description = f"{session.description}, {sidecar.precision}"
-        self._most = most
+        self._least, self._most = least, most
         self._path = path
         self._session: Optional[Session] = session
         self._process = os.getpid()
@@ -150,6 +160,16 @@ class TensorRtBackend:
             )
         return self._session
 
+    def capturable(self, info: ModelInfo) -> SessionEngine:  # noqa: ARG002
+        """For :mod:`detrx.runtime.frames`.
+
+        Raises:
+            ConfigError: the engine takes several pictures to a call.
+        """
+        if self._session is None or self._least > 1:
+            raise ConfigError(f"[frames] {self._path} takes {self._least} pictures to a call, not 1")
+        return SessionEngine(self._session, dict(zip(self._outputs, self._layout)))
+
     def _run(self, session: Session, pixels: NDArray[np.float32]) -> List[NDArray[Any]]:
         images = len(pixels)
         outputs = [np.empty((images, *shape[1:]), dtype) for dtype, shape in self._layout]
@@ -167,6 +187,24 @@ class TensorRtBackend:
         session, self._session = self._session, None
         if session is not None and os.getpid() == self._process:
             session.close()
+
+
+class SessionEngine:
+    """A session's work on one picture, as :class:`detrx.runtime.frames.Engine` has it."""
+
+    device = 0
+
+    def __init__(self, session: Session, outputs: Dict[str, Tuple[np.dtype[Any], Tuple[int, ...]]]) -> None:
+        self.answers = {name: (dtype, (1, *shape[1:])) for name, (dtype, shape) in outputs.items()}
+        pixels = session.tensors["pixels"][0]
+        if pixels not in (np.float32, np.float16):
+            raise ConfigError(f"[frames] pixels must be float32 or float16, the engine takes {pixels}")
+        self.half = pixels == np.float16
+        # The native session lives as long as its method does.
+        self.enqueue, self.stream = session.lend()
+
+    def capturing(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 def open_model(path: Path, *, device: str, threads: Optional[int]) -> TensorRtBackend:  # noqa: ARG001

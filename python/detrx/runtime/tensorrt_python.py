@@ -12,7 +12,7 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,11 +126,27 @@ class PythonSession:
             self._run_context.profiler = times  # until the session is closed, so that later runs are slower
             for _ in range(runs):
                 times.place = 0
-                if not self._run_context.execute_async_v3(self._stream.handle):
-                    raise EngineError(f"[PythonSession] {self._trt.__name__} does not run the engine")
+                self._execute(self._stream.handle)
                 self._stream.synchronize()
             times.place = -1
         return [(name, ms / runs) for name, ms in times.rows]
+
+    def lend(self) -> Tuple[Callable[[int, List[int], int], None], int]:
+        """As :class:`detrx.runtime.tensorrt.Session`."""
+        return self._enqueue_one, self._stream.handle
+
+    def _enqueue_one(self, pixels: int, answers: List[int], stream: int) -> None:
+        with self._on_device():
+            context, own = self._run_context, self._device
+            self._shape = ()  # run names its own again
+            self._take_shape((1, *self._host["pixels"].shape[1:]))
+            try:
+                for name, address in zip(self._names, (pixels, *answers)):
+                    context.set_tensor_address(name, address)
+                self._execute(stream)
+            finally:
+                for name in self._names:
+                    context.set_tensor_address(name, int(own[name]))
 
     @contextmanager
     def _on_device(self) -> Iterator[None]:
@@ -147,26 +163,31 @@ class PythonSession:
             except self._cuda.Error as error:
                 raise DeviceError(f"[PythonSession] {error}; {ADVICE}") from error
 
+    def _take_shape(self, shape: Tuple[int, ...]) -> None:
+        if shape == self._shape:
+            return
+        if not self._run_context.set_input_shape("pixels", shape):
+            raise EngineError(f"[PythonSession] {self._trt.__name__} does not take the shape {shape}")
+        self._shape = shape
+
+    def _execute(self, stream: int) -> None:
+        if not self._run_context.execute_async_v3(stream):
+            raise EngineError(
+                f"[PythonSession] {self._trt.__name__} does not run the engine; its log says why"
+            )
+
     def _run(self, pixels: NDArray[Any], outputs: Tuple[NDArray[Any], ...]) -> None:
         images = len(pixels)
         if pixels.shape[1:] != self._host["pixels"].shape[1:] or images > len(self._host["pixels"]):
             raise ValueError(
                 f"[PythonSession] pixels must be at most {self._host['pixels'].shape}, got {pixels.shape}"
             )
-        context, stream = self._run_context, self._stream
-        if pixels.shape != self._shape:
-            if not context.set_input_shape("pixels", pixels.shape):
-                raise EngineError(
-                    f"[PythonSession] {self._trt.__name__} does not take the shape {pixels.shape}"
-                )
-            self._shape = pixels.shape
+        stream = self._stream
+        self._take_shape(pixels.shape)
         staged = self._host["pixels"][:images]
         np.copyto(staged, pixels)
         self._cuda.memcpy_htod_async(self._device["pixels"], staged, stream)
-        if not context.execute_async_v3(stream.handle):
-            raise EngineError(
-                f"[PythonSession] {self._trt.__name__} does not run the engine; its log says why"
-            )
+        self._execute(stream.handle)
         places: List[NDArray[Any]] = [self._host[name][:images] for name in self._names[1:]]
         for name, place in zip(self._names[1:], places):
             self._cuda.memcpy_dtoh_async(place, self._device[name], stream)

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detrx.errors import DeviceError, MissingBackendError, pip_install
-from detrx.types import Raw
+from detrx.runtime.torch_engine import TorchEngine
+from detrx.types import ModelInfo, Raw
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,12 @@ class TorchBackend:
                 f"[TorchBackend] {self._device} is out of memory for {pixels.shape}: {error}"
             ) from error
         return Raw(scores, labels.astype(np.int64, copy=False), *rest)
+
+    def capturable(self, info: ModelInfo) -> Optional[TorchEngine]:
+        """For :mod:`detrx.runtime.frames`; None on the CPU."""
+        if self._device == "cpu":
+            return None
+        return TorchEngine(self._model, info.canvas, device=self._device, top=TOP)
 
     def close(self) -> None:
         self._model = None

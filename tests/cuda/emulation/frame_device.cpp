@@ -1,8 +1,12 @@
 // Takes the place of csrc/cuda/frame_device.cpp: a graph is its work, done when somebody waits, so
-// that memory which is used again too early shows in the answers.
+// that memory which is used again too early shows in the answers. What the host and the device see
+// of an inlet are two memories, so that what was not sent shows, too.
 #include "cuda/frame_device.h"
 
+#include <cstdlib>
 #include <deque>
+#include <mutex>
+#include <set>
 #include <vector>
 
 #include "core/error.h"
@@ -13,25 +17,40 @@ namespace {
 
 class HostFrameDevice final : public FrameDevice {
  public:
-  Shared share(std::size_t bytes) override {
+  ~HostFrameDevice() override {
+    for (void* const memory : memory_) std::free(memory);
+  }
+
+  Shared outlet(std::size_t bytes) override {
     void* const memory = allocate(bytes);
     return {memory, memory};
   }
 
-  void* allocate(std::size_t bytes) override {
-    ++emulator::allocations;
-    memory_.push_back(std::make_unique<unsigned char[]>(bytes));
-    return memory_.back().get();
+  Shared inlet(std::size_t bytes) override { return {allocate(bytes), allocate(bytes)}; }
+
+  void send(const Shared& inlet, std::size_t bytes) override {
+    const std::lock_guard<std::mutex> lock(waits_);
+    waiting_.push_back([=] { std::memcpy(inlet.device, inlet.host, bytes); });
   }
 
-  void upload(void* to, const void* from, std::size_t bytes) override {
-    std::memcpy(to, from, bytes);
+  void release(const Shared& inlet) noexcept override {
+    for (void* const memory : {inlet.host, inlet.device}) {
+      memory_.erase(memory);
+      std::free(memory);
+    }
+  }
+
+  // Aligned as the GPU's.
+  void* allocate(std::size_t bytes) override {
+    ++emulator::allocations;
+    return *memory_.insert(std::aligned_alloc(256, (bytes + 255) / 256 * 256)).first;
   }
 
   int capture(const std::function<void(Stream)>& work) override {
+    run_all();
     work(nullptr);
-    recorded_ = {};
-    emulator::recorder = &recorded_;
+    std::vector<std::function<void()>> recorded;
+    emulator::recorder = &recorded;
     try {
       work(nullptr);
     } catch (...) {
@@ -39,39 +58,40 @@ class HostFrameDevice final : public FrameDevice {
       throw;
     }
     emulator::recorder = nullptr;
-    graphs_.push_back(recorded_);
+    graphs_.push_back(recorded);
     return static_cast<int>(graphs_.size()) - 1;
   }
 
   void launch(int graph) override {
     if (emulator::launches_left == 0) throw DeviceError("[emulation] the launch fails");
     if (emulator::launches_left > 0) --emulator::launches_left;
-    waiting_.push_back(graph);
+    const std::lock_guard<std::mutex> lock(waits_);
+    const auto& kernels = graphs_[static_cast<std::size_t>(graph)];
+    waiting_.insert(waiting_.end(), kernels.begin(), kernels.end());
   }
 
-  bool done(int graph) override {
-    for (const int one : waiting_) {
-      if (one == graph) return false;
-    }
-    return true;
-  }
-
-  void wait(int graph) override {
-    while (!done(graph)) {
-      for (const auto& kernel : graphs_[static_cast<std::size_t>(waiting_.front())]) kernel();
-      waiting_.pop_front();
-    }
-  }
+  void wait(int) override { run_all(); }
 
  private:
-  std::vector<std::unique_ptr<unsigned char[]>> memory_;
-  std::vector<std::function<void()>> recorded_;
+  void run_all() {
+    const std::lock_guard<std::mutex> lock(waits_);
+    while (!waiting_.empty()) {
+      const auto work = waiting_.front();
+      waiting_.pop_front();
+      work();
+    }
+  }
+
+  std::set<void*> memory_;
   std::vector<std::vector<std::function<void()>>> graphs_;
-  std::deque<int> waiting_;
+  std::deque<std::function<void()>> waiting_;
+  std::mutex waits_;
 };
 
 }  // namespace
 
-std::unique_ptr<FrameDevice> open_frame_device(int) { return std::make_unique<HostFrameDevice>(); }
+std::unique_ptr<FrameDevice> open_frame_device(int, Stream) {
+  return std::make_unique<HostFrameDevice>();
+}
 
 }  // namespace detrx::cuda
