@@ -3,6 +3,7 @@
 set(DETRX_CUDA AUTO CACHE STRING "CUDA kernels: AUTO uses a CUDA compiler where there is one, ON fails without, OFF leaves them out")
 set(DETRX_TENSORRT AUTO CACHE STRING "TensorRT runtime: AUTO uses headers where there are some, ON fails without, OFF leaves it out")
 set(DETRX_TENSORRT_ROOTS "$ENV{DETRX_TENSORRT_ROOTS}" CACHE STRING "Folders that each hold the include/NvInfer.h of one TensorRT; beside them the system's is looked for")
+option(DETRX_NVMM "With the CUDA kernels: camera buffers (DMABUF, NVMM) read by the GPU where they lie, on a Jetson" OFF)
 option(DETRX_WERROR "Treat compiler warnings as errors" OFF)
 set(DETRX_SANITIZE "" CACHE STRING "Sanitizers for all native code, as address,undefined or thread")
 

@@ -13,6 +13,7 @@
 #include "cuda/attention.h"
 #include "cuda/decode.h"
 #include "cuda/deform_attn.h"
+#include "cuda/dmabuf.h"
 #include "cuda/frame_graph.h"
 #include "cuda/handles.h"
 #include "cuda/layer_norm.h"
@@ -122,6 +123,16 @@ void bind_nodes(py::module_& m) {
         py::arg("corners"), py::arg("queries"), py::arg("workspace"), py::arg("stream"), Release());
 }
 
+#if defined(DETRX_WITH_NVMM)
+// size is height and width; offset and pitch are of the plane and of nv12's chroma, in bytes.
+void put_dmabuf(FrameGraph& frames, int slot, cuda::DmabufReader& reader, int fd,
+                PixelFormat layout, Colours colours, const Pair& size, const Pair& offset,
+                const Pair& pitch, const Four& window) {
+  const cuda::Dmabuf buffer{fd, layout, colours, size[0], size[1], offset, pitch};
+  frames.put(slot, reader.map(buffer), window_of(window));
+}
+#endif
+
 }  // namespace
 
 void bind_cuda_run(py::module_& m) {
@@ -137,7 +148,8 @@ void bind_cuda_run(py::module_& m) {
         py::arg("stream"), Release());
   m.def("letterbox_taps", &letterbox_taps, py::arg("window"), py::arg("height"), py::arg("width"),
         py::arg("taps"));
-  py::class_<FrameGraph>(m, "FrameGraph", py::module_local())
+  py::class_<FrameGraph> frames(m, "FrameGraph", py::module_local());
+  frames
       .def(py::init(&make_frames), py::arg("engine"), py::kw_only(), py::arg("canvas"),
            py::arg("normal"), py::arg("half"), py::arg("answers"), py::arg("picture"),
            py::arg("slots"), py::arg("device"), py::arg("stream"))
@@ -149,6 +161,14 @@ void bind_cuda_run(py::module_& m) {
       .def("cancel", &FrameGraph::cancel, py::arg("slot"), Release())
       .def("take", &FrameGraph::take, py::arg("slot"), py::arg("answers"), Release())
       .def("close", &FrameGraph::close, Release());
+#if defined(DETRX_WITH_NVMM)
+  py::class_<cuda::DmabufReader>(m, "DmabufReader", py::module_local())
+      .def(py::init<int>(), py::arg("device"))
+      .def("forget", &cuda::DmabufReader::forget, py::arg("fd"));
+  frames.def("put_dmabuf", &put_dmabuf, py::arg("slot"), py::arg("reader"), py::arg("fd"),
+             py::arg("layout"), py::arg("colours"), py::arg("size"), py::arg("offset"),
+             py::arg("pitch"), py::arg("window"));
+#endif
 }
 
 }  // namespace detrx

@@ -527,3 +527,21 @@ class cuda:
         def cancel(self, slot: int) -> None: ...
         def take(self, slot: int, answers: Sequence[NDArray[np.uint8]]) -> None: ...
         def close(self) -> None: ...
+        def put_dmabuf(
+            self,
+            slot: int,
+            reader: cuda.DmabufReader,
+            fd: int,
+            layout: PixelFormat,
+            colours: Colours,
+            size: Sequence[int],
+            offset: Sequence[int],
+            pitch: Sequence[int],
+            window: Sequence[int],
+        ) -> None: ...
+
+    class DmabufReader:
+        """Where it was built with DETRX_NVMM."""
+
+        def __init__(self, device: int) -> None: ...
+        def forget(self, fd: int) -> None: ...
