@@ -26,7 +26,10 @@ FLAGS = ("-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-fPIC", "-fvisibility=hidden
 def sources() -> list[Path]:
     kernels = ROOT / "csrc" / "cuda"
     bindings = [ROOT / "csrc" / "bindings" / f"{name}.cpp" for name in ("bind_cuda", "bind_cuda_run")]
-    device = ("frame_device.cpp", "dmabuf.cpp")  # the emulation has its own of the one, and no need of the other
+    device = (
+        "frame_device.cpp",
+        "dmabuf.cpp",
+    )  # the emulation has its own of the one, and no need of the other
     hosts = [path for path in sorted(kernels.glob("*.cpp")) if path.name not in device]
     return [*sorted(kernels.glob("*.cu")), *hosts, *bindings, *sorted(EMULATION.glob("*.cpp"))]
 
