@@ -127,7 +127,7 @@ def ranges(
             progress(done, total)
     if not done:
         raise DataError(
-            "[calibrate] needs at least one picture, got none; pass --calibrate FOLDER or --data ROOT"
+            "[calibrate] needs at least one picture that is not black, got none; pass --calibrate FOLDER or --data ROOT"
         )
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 GATE_IMAGES = 8
 AP_IMAGES = 500
 CALIBRATION_IMAGES = 128
+FEW = 16
+"""With fewer pictures to calibrate on there is a warning."""
+
+log = logging.getLogger(__name__)
 
 
 def open_graph(path: Path, *, plugin: bool) -> Backend:
@@ -95,9 +100,21 @@ def calibration_files(folder: str | Path | None, data: str | Path | None, info: 
 
 
 def laid(files: Sequence[Path], info: ModelInfo, batch: int) -> Iterator[NDArray[np.float32]]:
-    """(batch, 3, h, w) pixels of each picture, which is repeated."""
+    """(batch, 3, h, w) pixels of each picture, which is repeated; black ones, of a covered lens, are passed over.
+
+    Raises:
+        DataError: a picture cannot be read.
+    """
+    if 0 < len(files) < FEW:
+        log.warning(
+            "calibrating on %d pictures: what they do not show is cut off; give some hundred", len(files)
+        )
     for path in files:
-        yield lay([read_image(path)] * batch, info)[0]
+        picture = read_image(path)
+        if picture.any():
+            yield lay([picture] * batch, info)[0]
+        else:
+            log.warning("%s is black and is left out of the calibration", path)
 
 
 def _open(root: Path, wanted: Sequence[str], info: ModelInfo) -> Dataset:
