@@ -48,7 +48,9 @@ def test_the_command_compares_models(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert command(["--model", model, model, "--source", "test://shapes?size=64x96", "--frames", "4"]) == 0
     told = capsys.readouterr().out
     assert told.count("side by side") == 2
-    assert "against m.onnx" in told
+    assert "x first" in told
+    assert "tiny at 64 x 96" in told
+    assert "fp32" in told
 
 
 def test_bench_refuses_nothing_to_measure() -> None:

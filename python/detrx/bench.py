@@ -71,7 +71,7 @@ class ModelBench:
     """Frames of a live source that came while the model was busy."""
     stages: Dict[str, Dict[str, float]]
     """Milliseconds: stage -> p50, p95, p99, one frame at a time, which is the least latency. "frame" is letterbox to
-    finish, "all" adds the source, "age" is from capture to the end, of a live source."""
+    finish, "all" adds the source, "age" is from capture to the end, of a live source. Nothing is drawn or written."""
     fps: float
     """Frames a second of wall clock, one at a time."""
     throughput: float
@@ -79,7 +79,9 @@ class ModelBench:
     cpu: float
     """Processor time over wall clock, one frame at a time: 1 is one core busy."""
     memory_mb: float
-    """What opening and running it added to the resident memory of this process, in MiB."""
+    """What opening and running it added to the resident memory of this process, in MiB, its libraries included."""
+    file_mb: float
+    """What the model's file takes, in MiB."""
 
 
 @dataclass(frozen=True)
@@ -170,11 +172,12 @@ def _summary(contender: _Turns) -> ModelBench:
         backend=contender.detector.description,
         frames=frames,
         dropped=sum(one.dropped for one in reports),
-        stages=times.table(),
+        stages={stage: row for stage, row in times.table().items() if stage not in ("draw", "write")},
         fps=round(frames / seconds, 2),
         throughput=round(contender.throughput, 2),
         cpu=round(contender.cpu / seconds, 2),
         memory_mb=round(contender.grown, 1),
+        file_mb=round(Path(contender.path).stat().st_size / 2**20, 2),
     )
 
 
@@ -183,8 +186,14 @@ def _write(config: BenchConfig, report: BenchReport) -> None:
         config.out.parent.mkdir(parents=True, exist_ok=True)
         config.out.write_text(report.to_json() + "\n", encoding="utf-8")
     if config.picture is not None:
-        bars = [(f"{one.model} ({Path(one.path).name})", one.backend, one.stages) for one in report.models]
+        bars = [(title(one), one.backend, one.stages) for one in report.models]
         write_chart(config.picture, bars, title=f"milliseconds a frame: p50, line to p99 - {report.machine}")
+
+
+def title(one: ModelBench) -> str:
+    """The file and what is in it."""
+    height, width = one.canvas
+    return f"{Path(one.path).name}: {one.model} at {height} x {width}"
 
 
 def resident_mb() -> float:

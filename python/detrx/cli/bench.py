@@ -7,9 +7,9 @@ from typing import Sequence
 
 import tyro
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-from detrx.bench import BenchConfig, BenchReport, ModelBench, bench
+from detrx.bench import BenchConfig, BenchReport, ModelBench, bench, title
 
 
 def run(args: Sequence[str]) -> int:
@@ -23,37 +23,50 @@ def run(args: Sequence[str]) -> int:
 
 
 def show(report: BenchReport) -> None:
-    """Print a table for each model, and under them what the numbers are of."""
+    """Print a table for each model, one that compares them, and under them what the numbers are of."""
     for one in report.models:
         _table(one)
-    print(
-        '"frame" is letterbox + infer + finish: uint8 picture in, boxes out. "all" adds source, drawing, writing.'
-    )
+    if len(report.models) > 1:
+        _comparison(report)
+    print('"frame" is letterbox + infer + finish: uint8 picture in, boxes out; "all" adds the source.')
     clocks = ", ".join(f"{name} {value:g} MHz" for name, value in report.clocks.items())
     print("; ".join(filter(None, (report.machine, report.power, clocks))))
     print(f"source {report.source}; {report.memory_mb:.0f} MiB resident")
-    if len(report.models) > 1:
-        first = report.models[0].stages["frame"]["p50"]
-        told = (
-            f"{Path(one.path).name} {one.stages['frame']['p50'] / first:.2f}" for one in report.models[1:]
-        )
-        print(f"a frame's p50 against {Path(report.models[0].path).name}: " + ", ".join(told))
 
 
 def _table(one: ModelBench) -> None:
-    height, width = one.canvas
-    table = Table(title=f"{one.model} at {height} x {width}, milliseconds over {one.frames} frames")
+    print(f"{title(one)}, {one.backend}, milliseconds over {one.frames} frames")
+    table = Table()
     table.add_column("stage")
     for name in ("p50", "p95", "p99"):
         table.add_column(name, justify="right")
     for stage, row in one.stages.items():
         table.add_row(
-            stage, *(f"{row[name]:.2f}" for name in ("p50", "p95", "p99")), end_section=stage == "write"
+            stage, *(f"{row[name]:.2f}" for name in ("p50", "p95", "p99")), end_section=stage == "finish"
         )
     Console().print(table)
     beside = f", {one.throughput:.1f}/s side by side" if one.throughput else ""
     lost = f", {one.dropped} dropped" if one.dropped else ""
     print(
-        f"{one.fps:.1f} frames/s one at a time{beside}{lost}, {one.cpu:.2f} cores busy, {one.memory_mb:.0f} MiB more, "
-        f"{one.backend}\n"
+        f"{one.fps:.1f} frames/s one at a time{beside}{lost}, {one.cpu:.2f} cores busy, {one.memory_mb:.0f} MiB more\n"
     )
+
+
+def _comparison(report: BenchReport) -> None:
+    """A row a model: what a frame takes against the first of them, and what it costs."""
+    first = report.models[0]
+    heads = ("frame p50", "p99", "x first", "frames/s", "cores", "file MiB", "MiB more")
+    table = Table("model", *(Column(head, justify="right") for head in heads))
+    for one in report.models:
+        row = one.stages["frame"]
+        table.add_row(
+            Path(one.path).name,
+            f"{row['p50']:.2f}",
+            f"{row['p99']:.2f}",
+            f"{row['p50'] / first.stages['frame']['p50']:.2f}",
+            f"{one.throughput or one.fps:.1f}",
+            f"{one.cpu:.2f}",
+            f"{one.file_mb:.1f}",
+            f"{one.memory_mb:.0f}",
+        )
+    Console().print(table)

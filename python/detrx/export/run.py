@@ -183,6 +183,7 @@ def _graph(
     import onnx
 
     from detrx.export.onnx import check_graph, write_onnx
+    from detrx.runtime.onnx import PRECISION_KEY
 
     exact, lowered, runs = drafts
     write_onnx(loaded, job.info, exact, batch=job.batch, top=job.top, nodes=job.nodes)
@@ -197,6 +198,8 @@ def _graph(
     )
     check_graph(leveled.model, job.info)
     for path, made in ((lowered, leveled.model), (runs, leveled.runnable)):
+        if job.precision != "fp32":
+            made.metadata_props.add(key=PRECISION_KEY, value=job.precision)
         path.write_bytes(made.SerializeToString())
     plugin, exactly = bool(job.nodes), job.precision == "fp32"
     limits = LIMITS[job.precision]
