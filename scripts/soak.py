@@ -30,7 +30,7 @@ from detrx.data.synthetic import Scenes
 
 LIFE = (2.0, 6.0)
 """Seconds that a connection to the camera lasts, at random."""
-MOST_GROWTH = {"rss_mb": 8.0, "files": 2.0, "threads": 2.0}
+MOST_GROWTH = {"rss_mb": 4.0, "files": 2.0, "threads": 2.0}
 """What the fitted line may rise over the later half. Buffers of libraries breathe; a leak does not stop."""
 
 

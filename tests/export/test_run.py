@@ -120,6 +120,8 @@ def test_a_lower_precision_is_smaller_and_says_what_it_kept(
     assert found.bytes < exact.bytes
     assert "heads" in found.kept
     assert sorted(p.name for p in tmp_path.iterdir()) == ["exact.onnx", "low.onnx"]
+    for name, written in (("exact.onnx", "fp32"), ("low.onnx", precision)):
+        assert open_backend(tmp_path / name).description.endswith(f"on CPU, {written}")
 
 
 def test_int8_is_calibrated_on_a_folder(weights: Path, tmp_path: Path, no_tidying: None) -> None:

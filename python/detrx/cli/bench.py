@@ -29,6 +29,10 @@ def show(report: BenchReport) -> None:
     if len(report.models) > 1:
         _comparison(report)
     print('"frame" is letterbox + infer + finish: uint8 picture in, boxes out; "all" adds the source.')
+    if len(report.models) > 1:
+        print(
+            "p50, p99 and cpu are milliseconds of a frame, the last on all cores together; frames/s as many at once."
+        )
     clocks = ", ".join(f"{name} {value:g} MHz" for name, value in report.clocks.items())
     print("; ".join(filter(None, (report.machine, report.power, clocks))))
     print(f"source {report.source}; {report.memory_mb:.0f} MiB resident")
@@ -55,8 +59,11 @@ def _table(one: ModelBench) -> None:
 def _comparison(report: BenchReport) -> None:
     """A row a model: what a frame takes against the first of them, and what it costs."""
     first = report.models[0]
-    heads = ("frame p50", "p99", "x first", "frames/s", "cores", "file MiB", "MiB more")
-    table = Table("model", *(Column(head, justify="right") for head in heads))
+    heads = ("p50", "p99", "x first", "cpu", "frames/s", "file MiB")
+    longest = max(len(Path(one.path).name) for one in report.models)
+    table = Table(
+        Column("model", min_width=min(longest, 28)), *(Column(head, justify="right") for head in heads)
+    )
     for one in report.models:
         row = one.stages["frame"]
         table.add_row(
@@ -64,9 +71,8 @@ def _comparison(report: BenchReport) -> None:
             f"{row['p50']:.2f}",
             f"{row['p99']:.2f}",
             f"{row['p50'] / first.stages['frame']['p50']:.2f}",
+            f"{1000 * one.cpu / one.fps:.2f}",
             f"{one.throughput or one.fps:.1f}",
-            f"{one.cpu:.2f}",
             f"{one.file_mb:.1f}",
-            f"{one.memory_mb:.0f}",
         )
     Console().print(table)

@@ -198,8 +198,7 @@ def _graph(
     )
     check_graph(leveled.model, job.info)
     for path, made in ((lowered, leveled.model), (runs, leveled.runnable)):
-        if job.precision != "fp32":
-            made.metadata_props.add(key=PRECISION_KEY, value=job.precision)
+        made.metadata_props.add(key=PRECISION_KEY, value=job.precision)
         path.write_bytes(made.SerializeToString())
     plugin, exactly = bool(job.nodes), job.precision == "fp32"
     limits = LIMITS[job.precision]

@@ -26,7 +26,7 @@ MORE = ("masks", "queries")
 """Outputs that only models with masks have; the second those alone whose masks are merged in that order."""
 METADATA_KEY = "detrx"
 PRECISION_KEY = "precision"
-"""Of a graph that was written in less than float32."""
+"""What `detrx export --precision` wrote the graph in."""
 REMEDY = "write it with `detrx export WEIGHTS --to onnx`"
 # The key of an external tensor's place as protobuf writes it: field 1, eight bytes.
 _EXTERNAL = b"\n\x08location"
@@ -49,8 +49,9 @@ class OnnxBackend:
         names = {output.name for output in self._session.get_outputs()}
         self._outputs = (*OUTPUTS, *(name for name in MORE if name in names))
         provider = self._session.get_providers()[0].replace("ExecutionProvider", "")
-        precision = self._session.get_modelmeta().custom_metadata_map.get(PRECISION_KEY, "fp32")
-        self.description = f"ONNX Runtime {ort.__version__} on {provider}, {precision}"
+        precision = self._session.get_modelmeta().custom_metadata_map.get(PRECISION_KEY)
+        words = [f"ONNX Runtime {ort.__version__} on {provider}", *([precision] if precision else [])]
+        self.description = ", ".join(words)
 
     def infer(self, pixels: NDArray[np.float32]) -> Raw:
         return Raw(*self._session.run(self._outputs, {"pixels": pixels}))
