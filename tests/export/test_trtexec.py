@@ -128,6 +128,22 @@ def test_a_program_that_says_no_version_is_refused(tmp_path: Path) -> None:
         version_of(program)
 
 
+def test_the_installed_plugins_are_taken_where_the_graph_needs_them(
+    graphs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And are what the sidecar will name."""
+    monkeypatch.setattr(builder, "plugin_library", lambda major: tmp_path / f"lib{major}.so")
+    settings = EngineSettings(trtexec=fake(tmp_path, 100300))
+    built = build_engine(graphs["any"], tmp_path / "a.engine", settings)
+    assert built.plugins == tmp_path / "lib10.so"
+    assert f"--dynamicPlugins={built.plugins}" in words(tmp_path)
+    (tmp_path / "words").unlink()
+    assert build_engine(graphs["fixed"], tmp_path / "b.engine", settings).plugins is None
+    assert not any("Plugins" in word for word in words(tmp_path))
+    holds = what_it_holds(graphs["any"], "auto")
+    assert builder.plugins_for(EngineSettings(target="rtx"), holds, 1) is None
+
+
 @pytest.mark.parametrize(
     ("name", "target", "message"),
     [
