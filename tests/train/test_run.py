@@ -213,11 +213,13 @@ def test_patience_ends_a_run(quick: TrainConfig, monkeypatch: pytest.MonkeyPatch
     from detrx.evaluation.coco import Metrics
 
     flat = Metrics(*([0.25] * 12))
-    monkeypatch.setattr(Fit, "_evaluate", lambda self: flat, raising=False)
-    monkeypatch.setattr("detrx.train.course.evaluate_backend", lambda *_: (flat, []))
+    monkeypatch.setattr("detrx.train.course._evaluate", lambda *_: (flat, []))
     result = train(dataclasses.replace(quick, epochs=50, eval_every=1, patience=2), quiet=True)
     assert result.steps == 6
     assert result.best_map == 0.25
+    assert read_checkpoint(result.best).extra["epoch"] == 3, (
+        "of weights that are worth the same, the latest are kept"
+    )
 
 
 def test_weights_of_a_whole_detector_are_the_start(
