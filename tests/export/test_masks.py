@@ -13,7 +13,7 @@ from torch import nn
 
 from detrx import Detector
 from detrx.data.synthetic import Scenes
-from detrx.export.parity import compare_masks
+from detrx.export.parity import SURE, compare_masks
 from detrx.export.run import export
 from detrx.models import zoo
 from detrx.models.checkpoint import save_checkpoint
@@ -60,6 +60,9 @@ def test_masks_are_compared_with_their_counterparts() -> None:
         "equal boxes may change places"
     )
     assert compare_masks(one, answer(masks + 0.3), canvas=(64, 64)) == pytest.approx(0.3, abs=1e-6)
+    far = np.float32(900) * np.sign(masks)
+    assert compare_masks(answer(far), answer(far + 2), canvas=(64, 64)) == 0, "both are as sure"
+    assert compare_masks(answer(far), answer(-far), canvas=(64, 64)) == 2 * SURE
     assert compare_masks(answer(None), answer(None), canvas=(64, 64)) == 0
     assert compare_masks(one, answer(None), canvas=(64, 64)) == float("inf")
     assert compare_masks(one, answer(masks[..., :5]), canvas=(64, 64)) == float("inf")
