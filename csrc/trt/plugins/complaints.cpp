@@ -16,7 +16,9 @@ void complain_to(nvinfer1::ILogger* logger) noexcept {
   if (logger != nullptr) given = logger;
 }
 
-void complain(const char* message) noexcept {
+// Whoever made the finder declared its class elsewhere, as TensorRT does: the same functions,
+// another name, which a sanitizer would take for a mistake.
+__attribute__((no_sanitize("vptr"))) void complain(const char* message) noexcept {
   LoggerFinder* const asked = finder;
   nvinfer1::ILogger* const logger = asked != nullptr ? asked->findLogger() : given.load();
   if (logger != nullptr) logger->log(nvinfer1::ILogger::Severity::kERROR, message);
