@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from detrx.errors import ConfigError, DeviceError, EngineError, MissingBackendEr
 from detrx.runtime import tensorrt, tensorrt_plugins
 from detrx.runtime.backend import open_backend
 from detrx.runtime.sidecar import Sidecar, file_sha256, read_sidecar, sidecar_path
+from detrx.runtime.tensorrt_python import PACKAGES
 from detrx.types import ModelInfo
 
 INFO = ModelInfo("rt-n", ("disc", "ring"), (7, 3), (32, 64))
@@ -239,10 +241,13 @@ def test_a_session_that_another_thread_closed(adapter: Adapter, engine: Path) ->
         session.run((pictures(1),), ())
 
 
-@pytest.mark.parametrize(("flavour", "package"), [("tensorrt", "tensorrt"), ("rtx", "tensorrt-rtx")])
+@pytest.mark.parametrize(
+    ("flavour", "package"), [("tensorrt", "tensorrt"), ("rtx", "tensorrt-rtx-cu13-bindings")]
+)
 def test_neither_adapter_nor_package(engine: Path, monkeypatch, flavour: str, package: str) -> None:
     monkeypatch.setattr(native, "tensorrt_adapters", lambda: ())
-    monkeypatch.setitem(__import__("sys").modules, package.replace("-", "_"), None)
+    for name in PACKAGES[flavour]:
+        monkeypatch.setitem(sys.modules, name, None)
     describe(engine, flavour=flavour)
     with pytest.raises(MissingBackendError, match=rf"pip install {package}==10\.3\.0"):
         open_backend(engine)
