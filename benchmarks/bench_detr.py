@@ -181,7 +181,7 @@ def our_step(folder: Path) -> Callable[[], Any]:
         model.zero_grad()
         losses = criterion(model(pictures), targets)
         losses.total.backward()
-        return float(losses.total)
+        return float(losses.total.detach())
 
     return step
 
@@ -211,7 +211,7 @@ def original_step(folder: Path) -> Callable[[], Any]:
         found = criterion(model(pictures), targets)
         total = sum(found[key] * weight for key, weight in weights.items())
         total.backward()
-        return float(total)
+        return float(total.detach())
 
     return step
 
