@@ -8,27 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from detr_pairs import TINY
+from tiny_rt import TINY_RT as RT
 
 from detrx.errors import ConfigError
 from detrx.models.checkpoint import load_model, save_checkpoint
-from detrx.models.config import ModelConfig, RtConfig
+from detrx.models.config import ModelConfig
 from detrx.models.layouts import convert
 from detrx.models.lighten import lighten
 from detrx.models.zoo import Model, build
 from detrx.types import ModelInfo
 
-RT = RtConfig(
-    backbone="mobilenetv2_035",
-    levels=(16,),
-    hidden=16,
-    heads=2,
-    neck_depth=1,
-    encoder_feedforward=16,
-    decoder_hidden=16,
-    decoder_layers=3,
-    decoder_feedforward=16,
-    queries=4,
-)
 DETR = replace(TINY, decoder_layers=3, dropout=0.0, frozen_norm=True)
 PIXELS = torch.linspace(-1, 1, 3 * 64 * 96).reshape(1, 3, 64, 96)
 

@@ -8,25 +8,14 @@ from typing import Any
 import pytest
 import torch
 from detr_pairs import TINY
+from tiny_rt import TINY_RT
 
 from detrx.errors import CheckpointError
-from detrx.models.config import RtConfig
 from detrx.models.transplant import Transplant, transplant
 from detrx.models.zoo import build
 
 SMALL = replace(TINY, encoder_layers=1, decoder_layers=1, backbone="mobilenetv3_small_050")
-RT = RtConfig(
-    backbone="mobilenetv2_035",
-    levels=(16,),
-    hidden=16,
-    heads=2,
-    neck_depth=1,
-    encoder_feedforward=16,
-    decoder_hidden=16,
-    decoder_layers=1,
-    decoder_feedforward=16,
-    queries=4,
-)
+RT = replace(TINY_RT, decoder_layers=1)
 
 
 def models(
