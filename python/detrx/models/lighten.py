@@ -13,8 +13,8 @@ from detrx.models.zoo import Model, build
 def lighten(model: Model, *, layers: int | None = None, queries: int | None = None) -> Model:
     """The same weights with less to compute, in eval mode.
 
-    Every decoder layer has learnt to answer by itself (RT-DETR, arXiv 2304.08069, section 4.4), so that the first ones
-    are a detector too; and queries are the best cells of the picture, so that fewer of them are the best of those.
+    Every decoder layer has learnt to answer by itself, so that the first ones are a detector too (RT-DETR trades speed
+    so, arXiv 2304.08069); and queries are the best cells of the picture, so that fewer of them are the best of those.
 
     Args:
         model: an ``rt`` or a ``detr``.
